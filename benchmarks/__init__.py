@@ -1,0 +1,1 @@
+"""The commands behind every figure that the project states; ``make bench`` runs them all."""

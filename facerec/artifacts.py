@@ -1,0 +1,328 @@
+"""The only code that knows the formats on disk: manifests and .npz files. Writes are atomic and private.
+
+Nothing here unpickles: arrays are read with ``allow_pickle=False``, after their headers were checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from facerec.errors import ArtifactError
+from facerec.images import encode_image, natural_key
+from facerec.types import Embeddings, Failure, Image, Space
+
+MANIFEST = "manifest.jsonl"
+TEMPORARY = ".tmp-"  # how the names of unfinished files begin
+FORMAT = 1
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def make_folder(path: Path) -> None:
+    """Creates a folder, with its parents, for its owner only."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """A temporary path beside `target` that replaces it when the block ends well; on disk before that.
+
+    Raises:
+        ArtifactError: the disk is full, or the folder cannot be written.
+    """
+    try:
+        make_folder(target.parent)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=TEMPORARY, suffix=target.suffix)
+        os.close(handle)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    temp = Path(name)
+    try:
+        yield temp
+        with temp.open("rb") as file:
+            os.fsync(file.fileno())
+        temp.replace(target)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+def _cannot_write(target: Path, error: OSError) -> ArtifactError:
+    return ArtifactError(
+        f"{target} cannot be written ({error.strerror or error})",
+        "make room or choose another --output; then run again",
+    )
+
+
+def write_image(path: Path, image: Image) -> None:
+    """Writes an RGB picture atomically; PNG or JPEG by the suffix."""
+    data = encode_image(image, path.suffix)
+    with atomic_path(path) as temp:
+        temp.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes text atomically."""
+    with atomic_path(path) as temp:
+        temp.write_text(text, encoding="utf-8")
+
+
+# --- manifests -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Record:
+    """What a stage did to one input.
+
+    Attributes:
+        input: path of the input, relative to the folder that the output folder stands in.
+        sha256: of the input's content.
+        options: everything else that the outputs depend on.
+        outputs: what was made, each with its ``path`` relative to the output folder.
+        error: why nothing was made; None where all went well.
+        label: the person.
+        split: "train", "test", "gap" (kept out, next to a test frame), or empty.
+    """
+
+    input: str
+    sha256: str
+    options: dict[str, Any]
+    outputs: list[dict[str, Any]] = field(default_factory=list)
+    error: str | None = None
+    label: str = ""
+    split: str = ""
+
+
+class Manifest:
+    """``manifest.jsonl`` of an output folder: one line an input. Survives being killed at any point.
+
+    Lines are appended as inputs are finished; closing sorts them and leaves one an input. A line that
+    was cut off by a crash is passed over, and its input is done again. Use as a context manager: it
+    locks the folder.
+
+    Raises:
+        ArtifactError: another process works on the folder, or the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / MANIFEST
+        self.records: dict[str, Record] = {}
+
+    def __enter__(self) -> Manifest:
+        try:
+            make_folder(self.folder)
+            self._lock = FileLock(self.folder / ".lock", timeout=0)
+            self._lock.acquire()
+        except Timeout:
+            raise ArtifactError(
+                f"another facerec is working on {self.folder}", "wait until it has finished"
+            ) from None
+        except OSError as error:
+            raise _cannot_write(self.folder, error) from error
+        for unfinished in self.folder.rglob(f"{TEMPORARY}*"):  # of a process that was killed
+            unfinished.unlink(missing_ok=True)
+        self._load()
+        self._file = self.path.open("a", encoding="utf-8")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            with contextlib.suppress(OSError):  # a full disk: what is on it stays valid
+                self._file.close()
+            lines = sorted(self.records.values(), key=lambda r: natural_key(r.input))
+            text = "".join(json.dumps(asdict(r), ensure_ascii=False) + "\n" for r in lines)
+            if kind is None or not issubclass(kind, ArtifactError):
+                write_text(self.path, text)
+        finally:
+            self._lock.release()
+            (self.folder / ".lock").unlink(missing_ok=True)
+
+    def _load(self) -> None:
+        self.records = {record.input: record for record in read_manifest(self.folder)}
+
+    def key(self, path: Path) -> str:
+        """How this manifest names an input: relative to the folder that the output folder stands in."""
+        try:
+            return Path(os.path.relpath(path, self.folder.parent)).as_posix()
+        except ValueError:  # another drive
+            return path.resolve().as_posix()
+
+    def is_done(self, key: str, sha256: str, options: dict[str, Any]) -> bool:
+        """Whether this very content was treated with these very options, and its outputs are still there."""
+        record = self.records.get(key)
+        return (
+            record is not None
+            and record.sha256 == sha256
+            and record.options == json.loads(json.dumps(options))
+            and all((self.folder / o["path"]).exists() for o in record.outputs)
+        )
+
+    def write(self, record: Record) -> None:
+        """Notes that an input is finished; removes what an earlier run made of it and this one did not."""
+        kept = {o["path"] for o in record.outputs}
+        if old := self.records.get(record.input):
+            self._unlink([o for o in old.outputs if o["path"] not in kept])
+        self.records[record.input] = record
+        try:
+            self._file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+
+    def forget(self, keys: list[str]) -> None:
+        """Removes inputs that are gone, with all that was made of them."""
+        for key in keys:
+            self._unlink(self.records.pop(key).outputs)
+
+    def _unlink(self, outputs: list[dict[str, Any]]) -> None:
+        for output in outputs:
+            path = self.folder / output["path"]
+            path.unlink(missing_ok=True)
+            parent = path.parent
+            while parent != self.folder and parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
+                parent = parent.parent
+
+
+def read_manifest(folder: Path) -> Iterator[Record]:
+    """The lines of a folder's manifest, one at a time; none where there is no manifest.
+
+    After a crash an input may come twice: the later line holds.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                record = Record(**json.loads(line))
+            except (ValueError, TypeError):
+                continue  # cut off by a crash
+            yield record
+
+
+# --- .npz ----------------------------------------------------------------------------------------
+
+
+def write_npz(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays and a JSON header as an uncompressed .npz, atomically. Same content, same bytes."""
+    text = json.dumps({**header, "format": FORMAT}, ensure_ascii=False, sort_keys=True)
+    with atomic_path(path) as temp, temp.open("wb") as file:
+        np.savez(file, header=np.frombuffer(text.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+
+
+def read_npz(
+    path: Path, kind: str, expected: dict[str, tuple[str, int]], cure: str
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Reads a file of `write_npz`, its headers first.
+
+    Args:
+        path: the file.
+        kind: what its header must say it is.
+        expected: array name → (dtype kind, number of dimensions).
+        cure: the command that makes such a file.
+
+    Raises:
+        ArtifactError: missing, damaged, of another kind, or with arrays that it should not have.
+    """
+    if not path.exists():
+        raise ArtifactError(f"{path} is missing", cure)
+    try:
+        size = path.stat().st_size
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                name = info.filename.removesuffix(".npy")
+                if name not in {**expected, "header": ("u", 1)}:
+                    raise ArtifactError(f"{path} is not a facerec {kind} file (it holds {name!r})", cure)
+                if info.file_size > size:
+                    raise ArtifactError(f"{path} claims more data than it holds", cure)
+                with archive.open(info) as member:
+                    version = np.lib.format.read_magic(member)
+                    read = (
+                        np.lib.format.read_array_header_1_0
+                        if version == (1, 0)
+                        else np.lib.format.read_array_header_2_0
+                    )
+                    shape, _, dtype = read(member)
+                want = expected.get(name, ("u", 1))
+                if dtype.kind != want[0] or len(shape) != want[1]:
+                    raise ArtifactError(f"{path}: {name} is {dtype} {shape}, which no {kind} file has", cure)
+        with np.load(path, allow_pickle=False) as data:
+            header = json.loads(data["header"].tobytes().decode())
+            if header.get("kind") != kind or header.get("format") != FORMAT:
+                raise ArtifactError(f"{path} holds {header.get('kind', 'something else')}, not {kind}", cure)
+            return header, {name: data[name] for name in expected}
+    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as error:
+        raise ArtifactError(f"{path} is damaged or not a facerec file ({error})", cure) from None
+
+
+_EMBEDDINGS = {
+    "vectors": ("f", 2),
+    "labels": ("U", 1),
+    "sources": ("U", 1),
+    "splits": ("U", 1),
+    "digests": ("U", 1),
+}
+
+
+def embeddings_parts(embeddings: Embeddings) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header fields and arrays of labelled vectors, as files of embeddings and of classifiers hold them."""
+    header = {
+        "space": embeddings.space.to_json(),
+        "detector": embeddings.detector,
+        "failures": [asdict(f) for f in embeddings.failures],
+    }
+    return header, {name: getattr(embeddings, name) for name in _EMBEDDINGS}
+
+
+def embeddings_from(
+    path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray], cure: str
+) -> Embeddings:
+    """The inverse of `embeddings_parts`; raises `ArtifactError` where they do not fit together."""
+    try:
+        return Embeddings(
+            **{name: arrays[name] for name in _EMBEDDINGS},
+            space=Space.from_json(header["space"]),
+            detector=header["detector"],
+            failures=tuple(Failure(**f) for f in header["failures"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{path} is damaged ({error})", cure) from None
+
+
+def save_embeddings(path: Path, embeddings: Embeddings) -> None:
+    """Writes labelled vectors; the format is in docs/formats.md."""
+    header, arrays = embeddings_parts(embeddings)
+    write_npz(path, {"kind": "embeddings", **header}, arrays)
+
+
+def load_embeddings(path: Path) -> Embeddings:
+    """Reads labelled vectors.
+
+    Raises:
+        ArtifactError: missing, damaged or foreign; the message says which command makes the file.
+    """
+    cure = "make it with `facerec embed`"
+    header, arrays = read_npz(path, "embeddings", _EMBEDDINGS, cure)
+    return embeddings_from(path, header, arrays, cure)

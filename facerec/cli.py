@@ -1,0 +1,87 @@
+"""The command line: parsing, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+
+from facerec import __version__
+from facerec.commands import detect, embed, extract, live, models, predict, show, train
+from facerec.errors import Exit, FacerecError, UsageError
+
+COMMANDS = {
+    "extract": extract,
+    "detect": detect,
+    "show": show,
+    "embed": embed,
+    "train": train,
+    "predict": predict,
+    "live": live,
+    "models": models,
+}
+
+_DESCRIPTION = """\
+From a folder of videos or photos to a face recogniser you can trust. Each stage writes a folder
+that you can open and look at:
+
+  videos/ ──extract──► raw_images/ ──detect──► processed/ ──embed──► embeddings/ ──train──► classifiers/
+                                                            img.jpg ──predict──► names ◄───────┘"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "facerec", description=_DESCRIPTION, formatter_class=raw, allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"facerec {__version__}")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="say which engine, model and settings are used"
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        examples = "examples:\n" + textwrap.indent(module.EXAMPLES, "  ")
+        sub = subparsers.add_parser(
+            name,
+            help=module.HELP,
+            description=module.HELP,
+            epilog=examples,
+            formatter_class=raw,
+            allow_abbrev=False,
+        )
+        module.add_arguments(sub)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code; ``FACEREC_DEBUG=1`` shows tracebacks."""
+    os.umask(0o077)  # faces are biometric data: what is written is for its owner only
+    args = make_parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="facerec: %(message)s", stream=sys.stderr)
+    logging.getLogger("facerec").setLevel(logging.INFO if args.verbose else logging.WARNING)
+    try:
+        code = COMMANDS[args.command].run(args)
+        sys.stdout.flush()
+        return int(code)
+    except FacerecError as error:
+        if os.environ.get("FACEREC_DEBUG"):
+            raise
+        print(f"facerec: error: {error}", file=sys.stderr)
+        return Exit.USAGE if isinstance(error, UsageError) else Exit.ERROR
+    except KeyboardInterrupt:
+        print("\nfacerec: interrupted; run the same command again to go on", file=sys.stderr)
+        return Exit.INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, as in `facerec predict … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.OK
+    except OSError as error:
+        if os.environ.get("FACEREC_DEBUG"):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        cure = "check the path, its permissions and the disk"
+        print(f"facerec: error: {where}{error.strerror or error} — {cure}", file=sys.stderr)
+        return Exit.ERROR

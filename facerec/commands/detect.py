@@ -1,0 +1,104 @@
+"""facerec detect"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from facerec.commands import common
+from facerec.embedders import DEFAULT_MARGIN
+from facerec.errors import Exit, UsageError
+
+HELP = "raw_images/NAME/ → processed/{train,test}/NAME/: faces of 160×160"
+EXAMPLES = """\
+facerec detect                          raw_images/ → processed/
+facerec detect photos/ --min-face 60    another folder, large faces only (faster)
+facerec detect group.jpg --json         print the faces of an image, write nothing"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        type=Path,
+        default=[common.RAW],
+        help="a folder with a folder a person (default: raw_images), or images",
+    )
+    parser.add_argument("--output", type=Path, default=common.PROCESSED, help="default: %(default)s")
+    common.add_detector_arguments(parser, None)
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=DEFAULT_MARGIN,
+        help="around the face, share of its box (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--test-size", type=float, default=0.3, metavar="SHARE", help="for testing (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--split", choices=("auto", "blocks", "random"), default="auto",
+        help="blocks keeps neighbouring frames on one side; auto: blocks for extracted frames, else random",
+    )  # fmt: skip
+    common.add_run_arguments(parser, jobs=True)
+
+
+def run(args: argparse.Namespace) -> Exit:
+    """Runs the stage on a folder; prints the faces of images."""
+    from facerec import runtime
+
+    folders = [path for path in args.inputs if path.is_dir()]
+    if not folders and any(path.exists() or path.suffix for path in args.inputs):
+        return _print_faces(args)
+    if len(args.inputs) > 1:
+        raise UsageError("give one folder, or images", "put the people's folders into one folder")
+    from facerec.stages.detect import detect
+    from facerec.types import Crop
+
+    if not 0 <= args.margin <= 1:
+        raise UsageError(f"--margin {args.margin} is not between 0 and 1")
+    report = detect(
+        args.inputs[0],
+        args.output,
+        detector=common.make_detector(args, threads=1),
+        crop=Crop(args.margin),
+        faces=args.faces or "largest",
+        min_face=args.min_face,
+        min_confidence=args.min_confidence,
+        test_size=args.test_size,
+        split=args.split,
+        jobs=args.jobs or runtime.cpu_count(),
+        force=args.force,
+        strict=args.strict,
+        progress=common.bar,
+    )
+    return common.finish(report, args.json)
+
+
+def _print_faces(args: argparse.Namespace) -> Exit:
+    from facerec import runtime
+    from facerec.errors import InputError
+    from facerec.images import choose_faces, read_image
+    from facerec.stages.detect import detection_line
+
+    detector = common.make_detector(args, threads=runtime.cpu_count())
+    result = Exit.OK
+    for path in args.inputs:
+        error, faces = None, []
+        try:
+            image = read_image(path)
+            faces = choose_faces(detector.detect(image), args.faces or "all", image.shape)
+        except InputError as failure:
+            if args.strict:
+                raise
+            error, result = str(failure), Exit.SOME_FAILED
+        if args.json:
+            print(detection_line(str(path), faces, error), flush=True)
+        elif error:
+            print(f"{path}: {error}")
+        else:
+            print(f"{path}: {len(faces)} face{'' if len(faces) == 1 else 's'}")
+            for face in faces:
+                x, y, w, h = face.to_json()["box"]
+                print(f"  {w:.0f}×{h:.0f} at ({x:.0f}, {y:.0f}), confidence {face.confidence:.3f}")
+    return result

@@ -1,0 +1,42 @@
+"""facerec extract"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from facerec.commands import common
+from facerec.errors import Exit
+
+HELP = "videos → raw_images/NAME/: sharp frames, spread over the whole video"
+EXAMPLES = """\
+facerec extract videos/                 videos/NAME.mp4 or videos/NAME/*.mp4: NAME becomes the person
+facerec extract videos/ --count 100     more frames a person
+facerec extract Ana.mp4 --every 10      every 10th frame instead"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument("videos", nargs="+", type=Path, help="videos, or folders of videos")
+    parser.add_argument("--output", type=Path, default=common.RAW, help="default: %(default)s")
+    parser.add_argument("--count", type=int, default=50, help="frames a person (default: %(default)s)")
+    parser.add_argument("--every", type=int, metavar="N", help="take every N-th frame instead")
+    common.add_run_arguments(parser, jobs=True)
+
+
+def run(args: argparse.Namespace) -> Exit:
+    """Runs the stage."""
+    from facerec import runtime
+    from facerec.stages.extract import extract
+
+    report = extract(
+        args.videos,
+        args.output,
+        count=args.count,
+        every=args.every,
+        jobs=args.jobs or runtime.cpu_count(),
+        force=args.force,
+        strict=args.strict,
+        progress=common.bar,
+    )
+    return common.finish(report, args.json)

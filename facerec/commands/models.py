@@ -1,0 +1,60 @@
+"""facerec models"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from facerec.errors import Exit
+
+HELP = "the networks: list, fetch, verify"
+EXAMPLES = """\
+facerec models list
+facerec models pull                     fetch what the default pipeline needs; afterwards all works offline
+facerec models pull samples             photographs of five people, to try the pipeline on
+facerec models verify                   compare every file with its sha256"""
+
+_DEFAULT = ("mtcnn", "facenet-128")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    actions = parser.add_subparsers(dest="action", metavar="list | pull | verify", required=True)
+    listing = actions.add_parser("list", help="what there is, and what is here")
+    listing.add_argument("--json", action="store_true", help="print as JSON")
+    pull = actions.add_parser("pull", help="fetch, verify, export to ONNX, check against TensorFlow")
+    pull.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(_DEFAULT)}")
+    pull.add_argument("--force", action="store_true", help="fetch and export again")
+    verify = actions.add_parser("verify", help="compare every file with its sha256")
+    verify.add_argument("names", nargs="*", metavar="NAME", help="default: all that are here")
+
+
+def run(args: argparse.Namespace) -> Exit:
+    """Runs the action."""
+    from facerec import weights
+
+    if args.action == "pull":
+        for name in args.names or _DEFAULT:
+            weights.pull(name, force=args.force)
+            print(f"{name}: {weights.status(name)}")
+        return Exit.OK
+    if args.action == "verify":
+        states = {name: weights.status(name) for name in args.names or weights.CATALOGUE}
+        if not args.names:
+            states = {name: state for name, state in states.items() if state != "missing"}
+        for name, state in states.items():
+            cure = f" — facerec models pull {name} --force" if state in ("damaged", "missing") else ""
+            print(f"{name}: {state}{cure}")
+        return Exit.ERROR if {"damaged", "missing"} & set(states.values()) else Exit.OK
+    rows = [
+        {"name": e.name, "status": weights.status(e.name), "licence": e.licence, "what": e.what}
+        for e in weights.CATALOGUE.values()
+    ]
+    if args.json:
+        print(json.dumps({"cache": str(weights.home()), "models": rows}, ensure_ascii=False))
+    else:
+        for row in rows:
+            print(f"{row['name']:12} {row['status']:8} {row['licence']:4} {row['what']}")
+        print(f"cache: {weights.home()}", file=sys.stderr)
+    return Exit.OK

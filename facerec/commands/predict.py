@@ -1,0 +1,171 @@
+"""facerec predict"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from facerec.commands import common
+from facerec.embedders import EMBEDDERS
+from facerec.errors import DataError, Exit, UsageError
+
+if TYPE_CHECKING:
+    from facerec.types import Prediction
+
+HELP = "images → names, or unknown"
+EXAMPLES = """\
+facerec predict img.jpg
+facerec predict photos/ --output named/   annotated copies of a whole folder
+facerec predict 'party/*.jpg' --json      a line an image, for programs
+facerec predict --sample                  one random test face, with the truth
+facerec predict --batch 32                a random batch of the test set, with its accuracy"""
+
+_COLUMNS = ("image", "x", "y", "w", "h", "confidence", "name", "probability", "distance", "reason", "error")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument("images", nargs="*", help="images, folders, or patterns in quotes")
+    parser.add_argument(
+        "--classifier", type=Path, help="default: the one in classifiers/ that was trained last"
+    )
+    parser.add_argument(
+        "--threshold", type=float, metavar="D", help="distance (0..2) beyond which a face is unknown"
+    )
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="write annotated copies there")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="a line of JSON an image")
+    form.add_argument("--csv", action="store_true", help="a line of CSV a face")
+    common.add_detector_arguments(parser, "all")
+    parser.add_argument(
+        "--embedder", choices=EMBEDDERS, default=EMBEDDERS[0], help="engine (default: %(default)s)"
+    )
+    parser.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
+    test = parser.add_argument_group("from the test set")
+    test.add_argument("--sample", action="store_true", help="one random test face")
+    test.add_argument("--batch", type=int, metavar="N", help="N random test faces")
+    test.add_argument("--seed", type=int, help="draw the same ones again")
+    test.add_argument("--embeddings", type=Path, default=common.EMBEDDINGS, help="default: %(default)s")
+    test.add_argument("--processed", type=Path, default=common.PROCESSED, help="default: %(default)s")
+
+
+def run(args: argparse.Namespace) -> Exit:
+    """Names faces in images, or in crops of the test set."""
+    if args.sample or args.batch is not None:
+        if args.images:
+            raise UsageError(
+                "--sample and --batch take their faces from the test set", "leave out the images"
+            )
+        return _predict_test_set(args)
+    if not args.images:
+        raise UsageError("no images", "facerec predict img.jpg, or --sample for a face of the test set")
+
+    from facerec.stages.predict import expand, predict
+    from facerec.types import no_progress
+
+    images = list(expand(args.images))
+    if not images:
+        raise UsageError(
+            f"no images in {', '.join(args.images)}", "give images, folders or a pattern in quotes"
+        )
+    writer = csv.writer(sys.stdout)
+    if args.csv:
+        writer.writerow(_COLUMNS)
+
+    def emit(name: str, predictions: list[Prediction], error: str | None) -> None:
+        rows = [p.to_json() for p in predictions]
+        if args.json:
+            print(json.dumps({"image": name, "error": error, "faces": rows}, ensure_ascii=False), flush=True)
+        elif args.csv:
+            for row in rows or [{}]:
+                flat = {
+                    **row,
+                    **dict(zip("xywh", row.get("box", ()), strict=False)),
+                    "image": name,
+                    "error": error,
+                }
+                writer.writerow([flat.get(column) for column in _COLUMNS])
+        elif error:
+            print(f"{name}: {error}")
+        else:
+            print(f"{name}: {len(rows)} face{'' if len(rows) == 1 else 's'}")
+            for prediction in predictions:
+                print(f"  {_line(prediction)}")
+
+    report = predict(
+        images,
+        args.output,
+        recognizer=common.make_recognizer(args, args.faces),
+        emit=emit,
+        strict=args.strict,
+        progress=common.bar if len(images) > 1 and (args.json or args.csv or args.output) else no_progress,
+    )
+    if args.output:
+        print(f"predict: {report.done} annotated → {args.output} ({report.seconds:.1f} s)", file=sys.stderr)
+    return Exit.SOME_FAILED if report.failed else Exit.OK
+
+
+def _line(prediction: Prediction) -> str:
+    x, y, _, _ = prediction.face.box
+    where = f"{prediction.face.size:.0f} px at ({x:.0f}, {y:.0f})"
+    if prediction.name is None:
+        return f"unknown, {where}: {prediction.reason}"
+    probability = "" if prediction.probability is None else f"probability {prediction.probability:.2f}, "
+    return f"{prediction.name}, {probability}distance {prediction.distance:.2f}, {where}"
+
+
+def _predict_test_set(args: argparse.Namespace) -> Exit:
+    import numpy as np
+
+    from facerec.artifacts import load_embeddings, write_image
+    from facerec.classify import Classifier
+    from facerec.draw import GREEN, RED, contact_sheet
+    from facerec.images import read_image
+
+    if args.batch is not None and args.batch < 1:
+        raise UsageError("--batch takes a number of 1 or more")
+    embeddings = load_embeddings(args.embeddings)
+    test = np.flatnonzero(embeddings.splits == "test")
+    if len(test) == 0:
+        raise DataError(
+            f"{args.embeddings} holds no test faces",
+            "run `facerec detect --test-size 0.3` and `facerec embed`",
+        )
+    drawn = random.Random(args.seed).sample(test.tolist(), min(args.batch or 1, len(test)))
+    rows = embeddings[np.array(drawn)]
+    classifier = Classifier.load(args.classifier or common.newest_classifier())
+    classifier.photos.require_space(rows.space, "the classifier")
+    if args.threshold is not None:
+        classifier.threshold = args.threshold
+    decisions = classifier.decide(rows.vectors)
+    right = [d.name == label for d, label in zip(decisions, rows.labels.tolist(), strict=True)]
+    for source, label, decision, ok in zip(rows.sources, rows.labels, decisions, right, strict=True):
+        row = {"image": str(source), "truth": str(label), "name": decision.name, "right": ok}
+        row |= {"probability": decision.probability, "distance": round(decision.distance, 4)}
+        if args.json:
+            print(json.dumps(row, ensure_ascii=False))
+        else:
+            verdict, answer = "right" if ok else "WRONG", decision.name or "unknown"
+            print(f"{verdict}: {answer} (truth {label}), distance {decision.distance:.2f}, {source}")
+    print(
+        f"{sum(right)} of {len(right)} right = {sum(right) / len(right):.3f}",
+        file=sys.stderr if args.json else sys.stdout,
+    )
+    if args.output:
+        tiles = [
+            (
+                read_image(args.processed / source),
+                f"{decision.name or 'unknown'} ({label})",
+                GREEN if ok else RED,
+            )
+            for source, label, decision, ok in zip(rows.sources, rows.labels, decisions, right, strict=True)
+        ]
+        path = args.output / "test_faces.png"
+        write_image(path, contact_sheet(tiles, title="answer (truth)"))
+        print(path, file=sys.stderr if args.json else sys.stdout)
+    return Exit.OK

@@ -1,0 +1,55 @@
+"""facerec train"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from facerec.commands import common
+from facerec.errors import Exit
+
+HELP = "embeddings/faces.npz → classifiers/: who is who"
+EXAMPLES = """\
+facerec train --svm                     the default: a linear support vector machine
+facerec train --nearest                 one photo a person is enough
+facerec train --knn --threshold 0.9     stricter about strangers"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument(
+        "inputs", nargs="?", type=Path, default=common.EMBEDDINGS, help="default: %(default)s"
+    )
+    kinds = parser.add_mutually_exclusive_group()
+    for kind, text in (
+        ("svm", "linear support vector machine (default)"),
+        ("knn", "the five closest photos vote"),
+        ("nearest", "closest person: the mean of their photos"),
+    ):
+        kinds.add_argument(f"--{kind}", dest="kind", action="store_const", const=kind, help=text)
+    parser.add_argument("--output", type=Path, help="default: classifiers/KIND.npz")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="D",
+        help="distance (0..2) beyond which a face is unknown (default: the model's own)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.set_defaults(kind="svm")
+
+
+def run(args: argparse.Namespace) -> Exit:
+    """Runs the stage."""
+    from facerec.stages.train import train
+
+    output = args.output or common.CLASSIFIERS / f"{args.kind}.npz"
+    report = train(args.inputs, output, kind=args.kind, threshold=args.threshold)
+    lines = [
+        f"  {report.people} people, {args.kind}, distance threshold {report.threshold:.2f}",
+        f"  train accuracy {report.train}",
+        f"  test accuracy  {report.test}",
+    ]
+    if not report.calibrated:
+        lines.append("  no probabilities: they need two people with two photos each")
+    lines += [f"  {path}" for path in report.files]
+    return common.finish(report, args.json, lines)

@@ -1,0 +1,104 @@
+"""Pictures for people: boxes and names on photographs, contact sheets."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageDraw, ImageFont
+
+from facerec.types import Face, Image, Prediction
+
+GREEN, ORANGE, RED, BLUE, WHITE = (0, 200, 80), (255, 150, 0), (230, 40, 40), (60, 140, 255), (255, 255, 255)
+Colour = tuple[int, int, int]
+
+
+@lru_cache(maxsize=8)
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """DejaVu Sans, which matplotlib ships: Latin, Greek, Cyrillic and Vietnamese names come out right."""
+    spec = importlib.util.find_spec("matplotlib")  # finds the package without importing it
+    if spec is not None and spec.origin is not None:
+        path = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+        if path.exists():
+            return ImageFont.truetype(str(path), size)
+    return ImageFont.load_default(size)
+
+
+def annotate(image: Image, marks: Sequence[tuple[Face, str, Colour]], keypoints: bool = False) -> Image:
+    """A copy of an RGB image with a box and a caption a face (and its keypoints)."""
+    picture = Pillow.fromarray(image)
+    pen = ImageDraw.Draw(picture)
+    scale = max(min(image.shape[:2]) / 600, 0.5)
+    width, text = max(round(2 * scale), 1), font(max(round(18 * scale), 11))
+    for face, caption, colour in marks:
+        pen.rectangle(face.box, outline=colour, width=width)
+        if keypoints and face.keypoints is not None:
+            r = max(width, 1)
+            for x, y in face.keypoints:
+                pen.ellipse((x - r, y - r, x + r, y + r), fill=ORANGE)
+        if caption:
+            left, top, right, bottom = pen.textbbox((0, 0), caption, font=text)
+            w, h = right - left + 2 * width + 2, bottom - top + 2 * width + 2
+            x = min(max(face.box[0], 0), max(image.shape[1] - w, 0))
+            y = face.box[1] - h if face.box[1] >= h else min(face.box[3], image.shape[0] - h)
+            pen.rectangle((x, y, x + w, y + h), fill=colour)
+            pen.text((x + width + 1 - left, y + width + 1 - top), caption, fill=WHITE, font=text)
+    return np.asarray(picture)
+
+
+def caption(prediction: Prediction) -> str:
+    """ "Ana 0.62" (name and distance) or "unknown 1.21"."""
+    return f"{prediction.name or 'unknown'} {prediction.distance:.2f}"
+
+
+def annotate_predictions(image: Image, predictions: Sequence[Prediction]) -> Image:
+    """A copy of an RGB image with a box and a name a face: green where known, orange where not."""
+    return annotate(image, [(p.face, caption(p), GREEN if p.name else ORANGE) for p in predictions])
+
+
+def contact_sheet(
+    tiles: Sequence[tuple[Image, str, Colour]], columns: int = 8, size: int = 160, title: str = ""
+) -> Image:
+    """Pictures in a grid, each fitted into a square, with a caption below on a coloured bar.
+
+    Args:
+        tiles: (RGB picture, caption, colour of the bar).
+        columns: at most.
+        size: side of a square, pixels.
+        title: above the grid.
+    """
+    columns = max(min(columns, len(tiles)), 1)
+    rows = -(-len(tiles) // columns)
+    bar, gap, head = 22, 6, 36 if title else 0
+    sheet = Pillow.new("RGB", (columns * (size + gap) + gap, rows * (size + bar + gap) + gap + head), "white")
+    pen = ImageDraw.Draw(sheet)
+    if title:
+        pen.text((gap, 8), title, fill="black", font=font(16))
+    for i, (image, text, colour) in enumerate(tiles):
+        x = gap + i % columns * (size + gap)
+        y = head + gap + i // columns * (size + bar + gap)
+        scale = size / max(image.shape[:2])
+        shape = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
+        small = cv2.resize(image, shape, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        sheet.paste(
+            Pillow.fromarray(small.astype(np.uint8)), (x + (size - shape[0]) // 2, y + (size - shape[1]) // 2)
+        )
+        pen.rectangle((x, y + size, x + size, y + size + bar), fill=colour)
+        while text and pen.textlength(text, font=font(12)) > size - 6:
+            text = text[:-2] + "…"
+        pen.text((x + 3, y + size + 3), text, fill=WHITE, font=font(12))
+    return np.asarray(sheet)
+
+
+def note(image: Image, text: str) -> Image:
+    """A copy of an RGB image with a line of text in its upper left corner."""
+    picture = Pillow.fromarray(image)
+    pen = ImageDraw.Draw(picture, "RGBA")
+    pen.rectangle((0, 0, pen.textlength(text, font=font(14)) + 12, 24), fill=(0, 0, 0, 140))
+    pen.text((6, 4), text, fill=WHITE, font=font(14))
+    return np.asarray(picture)

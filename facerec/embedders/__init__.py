@@ -1,0 +1,49 @@
+"""Embedders, one file each: crops in, unit vectors out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from facerec.errors import UsageError
+
+if TYPE_CHECKING:
+    from facerec.types import Crop, Embedder
+
+EMBEDDERS = ("facenet", "facenet-reference")
+MODELS = ("facenet-128", "facenet-512")
+DEFAULT_MARGIN = 0.075
+"""Of the crop, on each side, as a share of the box. Chosen by measuring: see docs/choices.md."""
+
+
+def load_embedder(
+    name: str = "facenet",
+    *,
+    model: str = MODELS[0],
+    crop: Crop,
+    flip: bool = False,
+    threads: int = 1,
+) -> Embedder:
+    """Loads an embedder.
+
+    Args:
+        name: one of `EMBEDDERS`: the engine.
+        model: one of `MODELS`: the weights, and with them the normalisation.
+        crop: how the crops that it will be given were cut out (part of the embedding space).
+        flip: add the mirrored crop's vector; doubles the work.
+        threads: inside one batch.
+
+    Raises:
+        UsageError: an unknown name.
+        WeightsError: the weights cannot be had.
+    """
+    if model not in MODELS:
+        raise UsageError(f"there is no embedding model {model!r}", f"choose one of: {', '.join(MODELS)}")
+    if name == "facenet":
+        from facerec.embedders.facenet import FaceNet
+
+        return FaceNet(model, crop, flip, threads)
+    if name == "facenet-reference":
+        from facerec.embedders.facenet_reference import FaceNetReference
+
+        return FaceNetReference(model, crop, flip)
+    raise UsageError(f"there is no embedder {name!r}", f"choose one of: {', '.join(EMBEDDERS)}")

@@ -1,0 +1,207 @@
+"""The only code that decodes, orients, crops and encodes pictures."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as Pillow
+from PIL import ImageOps, UnidentifiedImageError
+
+from facerec.errors import InputError
+from facerec.types import Crop, Face, FaceChoice, Image
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+)
+
+MAX_PIXELS = 120_000_000
+"""Larger pictures are refused before they are decoded: a small file can claim terabytes."""
+
+# Where the five keypoints of a frontal face stand in a 112×112 picture (InsightFace's ArcFace template).
+_TEMPLATE_112 = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
+
+
+def natural_key(path: Path | str) -> list[str | int]:
+    """Sort key that puts frame_2 before frame_10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
+
+
+def is_image(path: Path) -> bool:
+    """Whether the name is that of a picture (hidden files are not)."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def find_images(folder: Path) -> list[Path]:
+    """All pictures below `folder`, in natural order; hidden files and folders are passed over."""
+    found = (p for p in folder.rglob("*") if is_image(p) and p.is_file())
+    visible = (p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+    return sorted(visible, key=natural_key)
+
+
+def decode_image(data: bytes, name: str = "image") -> Image:
+    """Bytes of any common format → (h, w, 3) uint8 RGB, upright (EXIF orientation applied).
+
+    Grayscale, palette, alpha (on white), 16-bit and CMYK pictures are converted.
+
+    Raises:
+        InputError: not a picture, truncated, or larger than `MAX_PIXELS`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own size warning; MAX_PIXELS is stricter
+            picture: Pillow.Image = Pillow.open(io.BytesIO(data))
+            if picture.width * picture.height > MAX_PIXELS:
+                raise InputError(f"{name}: {picture.width}×{picture.height} pixels", "make it smaller first")
+            picture = ImageOps.exif_transpose(picture)
+            if picture.mode.startswith("I;16"):
+                picture = Pillow.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+            elif picture.mode in ("I", "F"):
+                picture = Pillow.fromarray(np.clip(np.asarray(picture), 0, 255).astype(np.uint8))
+            if picture.has_transparency_data:
+                picture = picture.convert("RGBA")
+                ground = Pillow.new("RGBA", picture.size, "white")
+                picture = Pillow.alpha_composite(ground, picture)
+            return np.ascontiguousarray(picture.convert("RGB"))
+    except UnidentifiedImageError:
+        raise InputError(f"{name}: not a picture that can be read", "check the file") from None
+    except (OSError, ValueError, SyntaxError, EOFError, Pillow.DecompressionBombError) as error:
+        raise InputError(f"{name}: damaged picture ({error})", "copy or export it again") from None
+
+
+def read_image(path: Path) -> Image:
+    """Reads a picture as (h, w, 3) uint8 RGB, upright. Any file name works on any system.
+
+    Raises:
+        InputError: unreadable, not a picture, truncated or too large.
+    """
+    return decode_image(read_bytes(path), str(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's bytes, or an `InputError` that says why not."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}", "check the path and its permissions") from None
+    if not data:
+        raise InputError(f"{path}: the file is empty", "copy it again")
+    return data
+
+
+def encode_image(image: Image, suffix: str) -> bytes:
+    """RGB → PNG (lossless) or JPEG (quality 95) bytes, by the suffix."""
+    if suffix.lower() in (".jpg", ".jpeg"):
+        ok, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+    else:
+        ok, data = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    if not ok:
+        raise InputError(f"a picture of shape {image.shape} cannot be encoded as {suffix}")
+    return data.tobytes()
+
+
+def choose_faces(faces: list[Face], choice: FaceChoice, shape: tuple[int, ...]) -> list[Face]:
+    """The faces that a stage goes on with: ``all``, or the ``largest`` or most ``central`` one.
+
+    Args:
+        faces: what the detector found.
+        choice: which of them.
+        shape: (h, w, …) of the image.
+    """
+    if choice == "all" or len(faces) < 2:
+        return faces
+    if choice == "largest":
+        return [max(faces, key=lambda f: (f.box[2] - f.box[0]) * (f.box[3] - f.box[1]))]
+    cx, cy = shape[1] / 2, shape[0] / 2
+    return [
+        min(faces, key=lambda f: np.hypot((f.box[0] + f.box[2]) / 2 - cx, (f.box[1] + f.box[3]) / 2 - cy))
+    ]
+
+
+def crop_face(image: Image, face: Face, crop: Crop, size: int) -> Image:
+    """Cuts a face out of its photograph.
+
+    Args:
+        image: RGB.
+        face: with keypoints, where ``crop.aligned``.
+        crop: margin and shape.
+        size: side of the result, pixels.
+
+    Returns:
+        (size, size, 3) uint8 RGB.
+
+    Raises:
+        InputError: an aligned crop of a face without keypoints, or a face outside the image.
+    """
+    if crop.aligned:
+        if face.keypoints is None:
+            raise InputError(
+                "this detector finds no keypoints to align by", "choose a crop that is not aligned"
+            )
+        template = (_TEMPLATE_112 - 56) / (1 + 2 * crop.margin) * (size / 112) + size / 2
+        matrix = similarity(np.asarray(face.keypoints, np.float64), template)
+        return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_AREA).astype(np.uint8)
+    h, w = image.shape[:2]
+    x1, y1, x2, y2 = face.box
+    bw, bh = x2 - x1, y2 - y1
+    if crop.square:
+        side = max(bw, bh)
+        x1, x2 = x1 - (side - bw) / 2, x2 + (side - bw) / 2
+        y1, y2 = y1 - (side - bh) / 2, y2 + (side - bh) / 2
+        bw = bh = side
+    left, right = round(max(x1 - crop.margin * bw, 0)), round(min(x2 + crop.margin * bw, w))
+    top, bottom = round(max(y1 - crop.margin * bh, 0)), round(min(y2 + crop.margin * bh, h))
+    if right - left < 2 or bottom - top < 2:
+        raise InputError("the face lies outside the picture")
+    patch = image[top:bottom, left:right]
+    shrinks = patch.shape[0] >= size and patch.shape[1] >= size
+    return cv2.resize(
+        patch, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    ).astype(np.uint8)
+
+
+def similarity(source: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Least-squares similarity transform (2, 3) from `source` (n, 2) to `target` (n, 2).
+
+    Umeyama, "Least-squares estimation of transformation parameters", PAMI 1991, eq. 40-43.
+    """
+    mean_s, mean_t = source.mean(0), target.mean(0)
+    s, t = source - mean_s, target - mean_t
+    u, d, vt = np.linalg.svd(t.T @ s / len(s))
+    sign = np.array([1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
+    rotation = (u * sign) @ vt
+    scale = (d * sign).sum() / (s**2).sum(1).mean()
+    return np.hstack([scale * rotation, (mean_t - scale * rotation @ mean_s)[:, None]])
+
+
+def thumbnail(image: Image) -> npt.NDArray[np.float32]:
+    """(32, 32) float32 grey miniature in 0..255, to compare frames by."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def sharpness(image: Image) -> float:
+    """Variance of the Laplacian of the grey picture at 480 pixels height (higher = sharper).
+
+    Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", ICPR 2000.
+    """
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    if grey.shape[0] > 480:
+        grey = cv2.resize(
+            grey, (round(grey.shape[1] * 480 / grey.shape[0]), 480), interpolation=cv2.INTER_AREA
+        )
+    return float(cv2.Laplacian(grey, cv2.CV_32F).var())
+
+
+def stack_crops(crops: Iterable[Image], size: int) -> npt.NDArray[np.uint8]:
+    """Crops of one size → (n, size, size, 3) uint8; n = 0 is allowed."""
+    rows = list(crops)
+    return np.stack(rows) if rows else np.empty((0, size, size, 3), np.uint8)

@@ -1,0 +1,45 @@
+"""ONNX Runtime sessions: threads, device, and what gets recorded about them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from facerec.errors import WeightsError
+
+
+def cpu_count() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def session(path: Path, threads: int) -> Any:
+    """An ONNX Runtime session on the CPU.
+
+    Args:
+        path: the graph.
+        threads: inside one operator; 1 where the callers themselves run side by side.
+
+    Raises:
+        WeightsError: the file is not a graph that the runtime can load.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Three small networks and OpenCV take turns: a pool that spins while it waits slows the others down.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(path, sess_options=options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime raises its own, undocumented types
+        raise WeightsError(f"{path} cannot be loaded ({error})", "facerec models pull --force") from error
+
+
+def describe() -> str:
+    """Engine, version and device, for logs and records."""
+    import onnxruntime as ort
+
+    return f"onnxruntime {ort.__version__} CPUExecutionProvider"

@@ -1,0 +1,139 @@
+"""What extract and detect share: labelled inputs, and the loop that records each one."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from joblib import Parallel, delayed
+
+from facerec.artifacts import Manifest, Record, sha256_of
+from facerec.errors import FacerecError, InputError, UsageError
+from facerec.types import Failure, Progress, StageReport, no_progress
+
+
+@dataclass(frozen=True)
+class Item:
+    """One input of a stage.
+
+    Attributes:
+        path: the file.
+        label: the person.
+        split: "train", "test", "gap" or empty.
+        name: path of the output below the label's folder, without suffix.
+        options: what only this item's outputs depend on.
+    """
+
+    path: Path
+    label: str
+    split: str = ""
+    name: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+Work = Callable[[Item], list[dict[str, Any]]]
+"""Makes and writes an item's outputs; raises `InputError` where the input is at fault."""
+
+
+def require_folder(folder: Path, cure: str) -> None:
+    """Raises where a stage's input folder is missing."""
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}", cure)
+
+
+def output_names(files: Sequence[Path], base: Path) -> list[str]:
+    """Where each file's outputs go below `base`'s counterpart: relative, without suffix, never shared.
+
+    ``a/1.jpg`` and ``a/1.png`` become ``a/1_jpg`` and ``a/1_png``.
+    """
+    stems = [file.relative_to(base).with_suffix("").as_posix() for file in files]
+    shared = {stem for stem, n in Counter(stems).items() if n > 1}
+    return [
+        f"{stem}_{file.suffix[1:].lower()}" if stem in shared else stem
+        for stem, file in zip(stems, files, strict=True)
+    ]
+
+
+def process(
+    stage: str,
+    items: Sequence[Item],
+    roots: Sequence[Path],
+    output: Path,
+    options: dict[str, Any],
+    work: Work,
+    *,
+    jobs: int = 1,
+    force: bool = False,
+    strict: bool = False,
+    progress: Progress = no_progress,
+) -> StageReport:
+    """Runs `work` on the items that are new or changed and records each in the output's manifest.
+
+    Args:
+        stage: its name.
+        items: what to treat.
+        roots: the folders or files that were asked for; recorded inputs below them that are gone are
+            removed, with what was made of them.
+        output: the stage's folder.
+        options: what all outputs depend on.
+        work: makes the outputs of one item.
+        jobs: items treated side by side (threads).
+        force: treat all again.
+        strict: stop at the first input that fails.
+        progress: shows how far it is.
+
+    Raises:
+        ArtifactError: the output cannot be written.
+        InputError: an input failed, and `strict`.
+    """
+    start = time.perf_counter()
+    report = StageReport(stage, output)
+    with Manifest(output) as manifest:
+        keys = {manifest.key(item.path) for item in items}
+        tops = {manifest.key(root) for root in roots}
+        below = [
+            k for k in manifest.records if any(k == t or t == "." or k.startswith(f"{t}/") for t in tops)
+        ]
+        gone = [key for key in below if key not in keys]
+        manifest.forget(gone)
+        report.removed = len(gone)
+
+        def treat(item: Item) -> tuple[Record, bool]:
+            key = manifest.key(item.path)
+            asked = {**options, **item.options, "label": item.label, "split": item.split}
+            try:
+                digest = sha256_of(item.path)
+            except OSError as error:
+                return Record(
+                    key, "", asked, [], f"cannot be read ({error.strerror})", item.label, item.split
+                ), True
+            if not force and manifest.is_done(key, digest, asked):
+                return manifest.records[key], False
+            record = Record(key, digest, asked, label=item.label, split=item.split)
+            try:
+                record.outputs = work(item)
+            except InputError as error:
+                record.error = str(error)
+                record.outputs = error.outputs
+            return record, True
+
+        with Parallel(n_jobs=jobs, prefer="threads", return_as="generator", batch_size=1) as parallel:
+            for record, fresh in progress(
+                parallel(delayed(treat)(item) for item in items), len(items), stage
+            ):
+                if fresh:
+                    manifest.write(record)
+                report.done += fresh
+                report.skipped += not fresh
+                if record.error is not None:
+                    report.failed.append(Failure(record.input, record.error, record.label, record.split))
+                    if strict:
+                        raise FacerecError(
+                            f"{record.input}: {record.error}", "leave out --strict to go on past it"
+                        )
+    report.seconds = time.perf_counter() - start
+    return report

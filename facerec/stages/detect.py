@@ -1,0 +1,190 @@
+"""detect: raw_images/NAME/* → processed/{train,test}/NAME/*.png, faces of 160×160."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from facerec.artifacts import read_manifest, write_image
+from facerec.errors import InputError, UsageError
+from facerec.images import choose_faces, crop_face, find_images, natural_key, read_image
+from facerec.stages.common import Item, output_names, process, require_folder
+from facerec.types import Crop, Detector, Face, FaceChoice, Progress, StageReport, no_progress
+
+SIZE = 160
+Split = Literal["auto", "blocks", "random"]
+GAP = "gap"
+_GIVEN_SPLITS = {"train": "train", "test": "test", "val": "test"}
+
+
+def detect(
+    inputs: Path,
+    output: Path,
+    *,
+    detector: Detector,
+    crop: Crop,
+    faces: FaceChoice = "largest",
+    min_face: int,
+    min_confidence: float | None,
+    test_size: float = 0.3,
+    split: Split = "auto",
+    jobs: int = 1,
+    force: bool = False,
+    strict: bool = False,
+    progress: Progress = no_progress,
+) -> StageReport:
+    """Finds the face in each photo, cuts it out, and puts it on one side of the split.
+
+    Args:
+        inputs: usually raw_images/: a folder a person, or train/ and test/ (or val/) with a folder a person.
+        output: usually processed/.
+        detector: finds the faces.
+        crop: how they are cut out.
+        faces: which of several faces.
+        min_face: as the detector was loaded with; recorded, since it changes the result.
+        min_confidence: likewise.
+        test_size: share of each person's photos for testing, 0..1 (exclusive of 1).
+        split: "blocks" keeps neighbouring frames of a video on one side, "random" shuffles; "auto" takes
+            blocks for frames that ``facerec extract`` made and random for other photos.
+        jobs: photos treated side by side.
+        force: treat all again.
+        strict: stop at the first photo that fails.
+        progress: shows how far it is.
+
+    Raises:
+        UsageError: no folder, no photos, a number out of range.
+        ArtifactError: the output cannot be written.
+    """
+    require_folder(inputs, "make it with `facerec extract videos/`, or put photos into raw_images/NAME/")
+    if not 0 <= test_size < 1:
+        raise UsageError(f"--test-size {test_size} is not between 0 and 1")
+    items = labelled_photos(inputs)
+    if not items:
+        raise UsageError(f"no photos in {inputs}", f"put them into {inputs}/NAME/, a folder a person")
+    items = assign_splits(items, read_frame_times(inputs), test_size, split)
+    options = {
+        "detector": detector.name,
+        "min_face": min_face,
+        "min_confidence": min_confidence,
+        "faces": faces,
+        "crop": asdict(crop),
+        "size": SIZE,
+    }
+
+    def work(item: Item) -> list[dict[str, Any]]:
+        if not item.label:
+            raise InputError("no person", f"move it into {inputs}/NAME/")
+        if item.split == GAP:
+            return []
+        image = read_image(item.path)
+        chosen = choose_faces(detector.detect(image), faces, image.shape)
+        if not chosen:
+            raise InputError("no face found")
+        outputs = []
+        for i, face in enumerate(chosen):
+            number = f"_{i + 1}" if len(chosen) > 1 else ""
+            relative = f"{item.split}/{item.label}/{item.name}{number}.png"
+            write_image(output / relative, crop_face(image, face, crop, SIZE))
+            outputs.append({"path": relative, **face.to_json()})
+        return outputs
+
+    jobs = jobs if detector.thread_safe else 1
+    return process(
+        "detect",
+        items,
+        [inputs],
+        output,
+        options,
+        work,
+        jobs=jobs,
+        force=force,
+        strict=strict,
+        progress=progress,
+    )
+
+
+def labelled_photos(inputs: Path) -> list[Item]:
+    """Photos with their person and, where the folders say it, their split."""
+    names = {p.name for p in inputs.iterdir() if p.is_dir()}
+    presplit = "train" in names and bool(names & {"test", "val"}) and names <= set(_GIVEN_SPLITS)
+    groups: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    bases = {}
+    for path in find_images(inputs):
+        parts = path.relative_to(inputs).parts
+        split = _GIVEN_SPLITS[parts[0]] if presplit and len(parts) > 1 else ""
+        depth = 1 + bool(split)
+        label = parts[depth - 1] if len(parts) > depth else ""
+        groups[split, label].append(path)
+        bases[path] = inputs.joinpath(*parts[: depth if label else depth - 1])
+    items = []
+    for (split, label), paths in groups.items():
+        by_base = defaultdict(list)
+        for path in paths:
+            by_base[bases[path]].append(path)
+        for base, files in by_base.items():
+            outputs = output_names(files, base)
+            items += [Item(p, label, split, name) for p, name in zip(files, outputs, strict=True)]
+    return items
+
+
+def read_frame_times(inputs: Path) -> dict[Path, tuple[str, float]]:
+    """Photo → (its video, its second), for the frames that ``facerec extract`` wrote."""
+    times: dict[Path, tuple[str, float]] = {}
+    for record in read_manifest(inputs):
+        for out in record.outputs:
+            times[inputs / out["path"]] = (record.input, out["seconds"])
+    return times
+
+
+def assign_splits(
+    items: Sequence[Item], times: dict[Path, tuple[str, float]], test_size: float, split: Split
+) -> list[Item]:
+    """Puts every photo into "train" or "test", person by person; those the folders decide are left alone.
+
+    Frames of a video are split into one block of test frames at a place drawn from the video's name,
+    and the frame on either side of it is kept out ("gap"), so that no training frame stands next to a
+    test frame. Photos are drawn by a hash of their name. Neither depends on the order or on other people,
+    and everybody keeps at least one training photo.
+    """
+    groups: dict[tuple[str, str], list[Item]] = defaultdict(list)
+    for item in items:
+        if item.label and not item.split:
+            video, _ = times.get(item.path, ("", 0.0))
+            groups[item.label, video or (str(item.path.parent) if split == "blocks" else "")].append(item)
+    assigned: dict[Path, str] = {}
+    for (label, source), group in groups.items():
+        n = len(group)
+        tests = min(round(test_size * n), n - 1)
+        if tests < 1:
+            assigned.update({item.path: "train" for item in group})
+        elif split == "blocks" or (split == "auto" and source):
+            group.sort(key=lambda item: (times.get(item.path, ("", 0.0))[1], natural_key(item.path)))
+            start = int(_draw(f"{label}/{Path(source).name}") * (n - tests + 1))
+            sides = [
+                "test" if start <= i < start + tests else GAP if i in (start - 1, start + tests) else "train"
+                for i in range(n)
+            ]
+            if "train" not in sides:  # too few to spare a gap
+                sides = ["train"] * n
+            assigned.update({item.path: side for item, side in zip(group, sides, strict=True)})
+        else:
+            drawn = sorted(group, key=lambda item: _draw(f"{label}/{item.name}{item.path.suffix}"))
+            assigned.update({item.path: "test" if i < tests else "train" for i, item in enumerate(drawn)})
+    return [replace(item, split=assigned.get(item.path, item.split)) for item in items]
+
+
+def _draw(text: str) -> float:
+    """A number in [0, 1) that depends on the text only."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
+
+
+def detection_line(name: str, faces: Sequence[Face], error: str | None) -> str:
+    """One image's faces as a line of JSON, as ``facerec detect a.jpg --json`` prints it."""
+    return json.dumps(
+        {"image": name, "error": error, "faces": [f.to_json() for f in faces]}, ensure_ascii=False
+    )

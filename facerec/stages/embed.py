@@ -1,0 +1,185 @@
+"""embed: processed/{train,test}/NAME/*.png → embeddings/faces.npz, labelled unit vectors."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+
+from facerec.artifacts import load_embeddings, read_manifest, save_embeddings
+from facerec.errors import ArtifactError, FacerecError, InputError
+from facerec.images import decode_image, read_bytes, stack_crops
+from facerec.stages.common import require_folder
+from facerec.types import Crop, Embedder, Embeddings, Failure, Progress, StageReport, no_progress
+
+BATCH = 32
+CHECKPOINT_SECONDS = 30.0
+
+
+def crop_of(processed: Path) -> tuple[Crop, str]:
+    """How the faces in a folder were cut out, and by which detector.
+
+    Raises:
+        ArtifactError: no manifest, or crops of more than one kind.
+    """
+    kinds = {
+        (Crop(**r.options["crop"]), r.options["detector"]) for r in read_manifest(processed) if r.outputs
+    }
+    if not kinds:
+        raise ArtifactError(f"{processed} holds no faces that facerec cut out", "run `facerec detect` first")
+    if len({crop for crop, _ in kinds}) > 1:
+        raise ArtifactError(
+            f"{processed} holds faces cut out in different ways", "run `facerec detect --force`"
+        )
+    return next(iter(kinds))[0], ", ".join(sorted({detector for _, detector in kinds}))
+
+
+def embed(
+    inputs: Path,
+    output: Path,
+    *,
+    embedder: Embedder,
+    force: bool = False,
+    strict: bool = False,
+    progress: Progress = no_progress,
+) -> StageReport:
+    """Turns every face into a unit vector.
+
+    Vectors that the output (or an unfinished run) already holds for the same crop are taken over.
+
+    Args:
+        inputs: usually processed/, as ``facerec detect`` wrote it.
+        output: the .npz file to write.
+        embedder: in the space of the crops.
+        force: embed all again.
+        strict: stop at the first crop that fails.
+        progress: shows how far it is.
+
+    Raises:
+        ArtifactError: no crops, crops of another kind than the embedder takes, or a disk that is full.
+    """
+    start = time.perf_counter()
+    require_folder(inputs, "make it with `facerec detect`")
+    crop, detector = crop_of(inputs)
+    if crop != embedder.space.crop:
+        raise ArtifactError(
+            f"{inputs} holds {crop}, the embedder takes {embedder.space.crop}", "run `facerec detect`"
+        )
+    report = StageReport("embed", output)
+    partial = output.with_name(f".{output.stem}.partial.npz")
+    known = {} if force else _known([output, partial], embedder)
+
+    faces: dict[str, tuple[str, str]] = {}
+    missed: dict[str, Failure] = {}
+    for record in read_manifest(inputs):
+        missed.pop(record.input, None)
+        if record.error is not None:
+            missed[record.input] = Failure(record.input, record.error, record.label, record.split)
+        for out in record.outputs:
+            faces[out["path"]] = (record.label, record.split)
+    paths = sorted(p for p in faces if (inputs / p).exists())
+
+    rows: list[tuple[str, str]] = []  # path, digest
+    vectors = np.empty((len(paths), embedder.dim), np.float32)
+
+    def result() -> Embeddings:
+        n = len(rows)
+        return Embeddings(
+            vectors[:n],
+            np.array([faces[p][0] for p, _ in rows], np.str_),
+            np.array([p for p, _ in rows], np.str_),
+            np.array([faces[p][1] for p, _ in rows], np.str_),
+            np.array([d for _, d in rows], np.str_),
+            embedder.space,
+            detector,
+            tuple(missed.values()),
+        )
+
+    batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
+    saved = time.perf_counter()
+    # One thread reads ahead, two batches at the most, while this one embeds.
+    with Parallel(
+        n_jobs=2, prefer="threads", return_as="generator", pre_dispatch=2, batch_size=1
+    ) as parallel:
+        reads = parallel(delayed(_read)(inputs, batch, known, embedder.input_size) for batch in batches)
+        for batch in progress(reads, len(batches), "embed"):
+            new = [
+                content for _, _, content in batch if isinstance(content, np.ndarray) and content.ndim == 3
+            ]
+            fresh = iter(embedder.embed(stack_crops(new, embedder.input_size)))
+            for path, digest, content in batch:
+                if isinstance(content, str):
+                    if strict:
+                        raise FacerecError(content, "leave out --strict to go on past it")
+                    missed[path] = Failure(path, content, *faces[path])
+                    report.failed.append(missed[path])
+                    continue
+                vectors[len(rows)] = content if content.ndim == 1 else next(fresh)
+                rows.append((path, digest))
+            report.done += len(new)
+            if new and time.perf_counter() - saved > CHECKPOINT_SECONDS:
+                save_embeddings(partial, result())
+                saved = time.perf_counter()
+    if not rows:
+        raise ArtifactError(f"no face in {inputs} can be read", "run `facerec detect --force`")
+    report.skipped = len(rows) - report.done
+    if force or report.done or not _same(output, result()):
+        save_embeddings(output, result())
+    partial.unlink(missing_ok=True)
+    report.seconds = time.perf_counter() - start
+    return report
+
+
+def _read(inputs: Path, paths: Sequence[str], known: dict[str, Any], size: int) -> list[tuple[str, str, Any]]:
+    """(path, digest, what there is) a crop: its known vector, its pixels, or why it cannot be read."""
+    batch: list[tuple[str, str, Any]] = []
+    for path in paths:
+        try:
+            data = read_bytes(inputs / path)
+            digest = hashlib.sha256(data).hexdigest()
+            if digest in known:
+                batch.append((path, digest, known[digest]))
+                continue
+            image = decode_image(data, path)
+            if image.shape != (size, size, 3):
+                raise InputError(f"{path}: {image.shape[1]}×{image.shape[0]} pixels instead of {size}×{size}")
+            batch.append((path, digest, image))
+        except InputError as error:
+            batch.append((path, "", str(error)))
+    return batch
+
+
+def _known(files: Sequence[Path], embedder: Embedder) -> dict[str, Any]:
+    """Digest → vector of what earlier runs embedded in the same space."""
+    known: dict[str, Any] = {}
+    for file in files:
+        if not file.exists():
+            continue
+        try:
+            earlier = load_embeddings(file)
+        except ArtifactError:
+            continue  # damaged or foreign: it is made again
+        if earlier.space == embedder.space:
+            known.update(zip(earlier.digests.tolist(), earlier.vectors, strict=True))
+    return known
+
+
+def _same(output: Path, result: Embeddings) -> bool:
+    """Whether the file already holds these very rows."""
+    try:
+        earlier = load_embeddings(output)
+    except ArtifactError:
+        return False
+    return (
+        earlier.space == result.space
+        and earlier.failures == result.failures
+        and all(
+            np.array_equal(getattr(earlier, f), getattr(result, f))
+            for f in ("sources", "labels", "splits", "digests")
+        )
+    )

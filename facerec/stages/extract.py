@@ -1,0 +1,125 @@
+"""extract: videos → raw_images/NAME/*.jpg, sharp frames spread over the whole video."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facerec.artifacts import write_image
+from facerec.errors import InputError, UsageError
+from facerec.images import natural_key, sharpness, thumbnail
+from facerec.stages.common import Item, process
+from facerec.types import Progress, StageReport, no_progress
+from facerec.video import Frame, Video, is_video
+
+CANDIDATES = 5  # frames looked at for each one taken
+NEAR_DUPLICATE = 1.0  # mean difference in grey levels (of 255) of two 32×32 miniatures
+IDENTICAL = 0.05
+CUT_OFF = 0.9  # a video that yields less of its frames than this is reported as cut off
+
+
+def extract(
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    count: int = 50,
+    every: int | None = None,
+    jobs: int = 1,
+    force: bool = False,
+    strict: bool = False,
+    progress: Progress = no_progress,
+) -> StageReport:
+    """Takes frames out of videos.
+
+    Args:
+        inputs: videos, or folders with ``NAME.mp4`` or ``NAME/*.mp4``; NAME becomes the label.
+        output: usually raw_images/; frames go to ``NAME/STEM_FRAME.jpg``, time stamps to the manifest.
+        count: frames a person, shared among the person's videos.
+        every: take every N-th frame instead.
+        jobs: videos decoded side by side.
+        force: treat all again.
+        strict: stop at the first video that fails.
+        progress: shows how far it is.
+
+    Raises:
+        UsageError: nothing to do, or a number out of range.
+        ArtifactError: the output cannot be written.
+    """
+    if count < 1 or (every is not None and every < 1):
+        raise UsageError("--count and --every take a number of 1 or more")
+    found = list(labelled_videos(inputs))
+    if not found:
+        raise UsageError(
+            f"no videos in {', '.join(map(str, inputs))}",
+            "name them NAME.mp4, or put them into folders: NAME/anything.mp4",
+        )
+    per_person = Counter(label for _, label in found)
+    seen: Counter[str] = Counter()
+    stems = Counter((label, path.stem) for path, label in found)
+    items = []
+    for path, label in found:
+        rank, videos = seen[label], per_person[label]
+        seen[label] += 1
+        share = count // videos + (rank < count % videos)
+        name = path.stem if stems[label, path.stem] == 1 else f"{path.stem}_{path.suffix[1:].lower()}_{rank}"
+        items.append(Item(path, label, name=name, options={"every": every} if every else {"count": share}))
+
+    def work(item: Item) -> list[dict[str, Any]]:
+        with Video(item.path) as video:
+            indices = range(0, video.count, every) if every else None
+            frames = video.at(indices) if indices else sharp_frames(video, item.options["count"])
+            outputs = []
+            for frame in frames:
+                relative = f"{item.label}/{item.name}_{frame.index:06d}.jpg"
+                write_image(output / relative, frame.image)
+                outputs.append({"path": relative, "frame": frame.index, "seconds": frame.seconds})
+            if not outputs:
+                raise InputError("no frame could be decoded", "the file is damaged: copy or convert it again")
+            if video.ended_at is not None and video.ended_at < CUT_OFF * video.count:
+                what = f"cut off: only {video.ended_at} of {video.count} frames could be read"
+                raise InputError(what, "what there was is kept; copy the video again", outputs)
+        return outputs
+
+    return process(
+        "extract", items, inputs, output, {}, work, jobs=jobs, force=force, strict=strict, progress=progress
+    )
+
+
+def labelled_videos(inputs: Sequence[Path]) -> Iterator[tuple[Path, str]]:
+    """(video, label): the first folder below an input folder, else the file's stem."""
+    for top in inputs:
+        if top.is_file():
+            if not is_video(top):
+                raise UsageError(f"{top} is not a video by its name", "rename it, for example to NAME.mp4")
+            yield top, top.stem
+        elif top.is_dir():
+            for path in sorted((p for p in top.rglob("*") if p.is_file() and is_video(p)), key=natural_key):
+                parts = path.relative_to(top).parts
+                yield path, parts[0] if len(parts) > 1 else path.stem
+        else:
+            raise UsageError(f"there is no {top}", "give a video or a folder of videos")
+
+
+def sharp_frames(video: Video, count: int) -> Iterator[Frame]:
+    """One frame from each of `count` equal stretches of the video, in order.
+
+    Of each stretch the sharpest of a few frames that differs from the one taken before; where all are
+    near-duplicates, the sharpest of them, unless the picture has not changed at all.
+    """
+    edges = np.linspace(0, video.count, min(count, max(video.count, 1)) + 1).astype(int)
+    last = None
+    for start, end in itertools.pairwise(edges.tolist()):
+        stretch = np.unique(np.linspace(start, end - 1, min(CANDIDATES, end - start)).astype(int)).tolist()
+        scored = [(f, thumbnail(f.image), sharpness(f.image)) for f in video.at(stretch)]
+        if last is not None:
+            change = [float(np.abs(t - last).mean()) for _, t, _ in scored]
+            different = [s for s, c in zip(scored, change, strict=True) if c >= NEAR_DUPLICATE]
+            scored = different or [s for s, c in zip(scored, change, strict=True) if c > IDENTICAL]
+        if scored:
+            frame, last, _ = max(scored, key=lambda s: s[2])
+            yield frame

@@ -1,0 +1,85 @@
+"""predict: images → named faces, printed as they are found and drawn on copies of the images."""
+
+from __future__ import annotations
+
+import glob
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from facerec.artifacts import write_image
+from facerec.draw import annotate_predictions
+from facerec.errors import FacerecError, InputError, UsageError
+from facerec.images import find_images, is_image, read_image
+from facerec.recognizer import Recognizer
+from facerec.stages.common import output_names
+from facerec.types import Failure, Prediction, Progress, StageReport, no_progress
+from facerec.video import is_video
+
+Emit = Callable[[str, list[Prediction], str | None], None]
+"""Called for each image with its name, its predictions, and the error if it could not be read."""
+
+
+def expand(inputs: Sequence[str]) -> Iterator[Path]:
+    """Files, the images in folders, and what patterns match.
+
+    Raises:
+        UsageError: nothing there, or a video.
+    """
+    for text in inputs:
+        path = Path(text)
+        if path.is_dir():
+            yield from find_images(path)
+        elif path.exists():
+            if is_video(path):
+                raise UsageError(f"{path} is a video", f"facerec live {path}")
+            yield path
+        elif matches := sorted(glob.glob(text, recursive=True)):  # noqa: PTH207 - may be absolute
+            yield from (p for p in map(Path, matches) if is_image(p))
+        else:
+            raise UsageError(f"there is no {text}", "give images, folders or a pattern in quotes")
+
+
+def predict(
+    inputs: Sequence[Path],
+    output: Path | None,
+    *,
+    recognizer: Recognizer,
+    emit: Emit,
+    strict: bool = False,
+    progress: Progress = no_progress,
+) -> StageReport:
+    """Names the faces of images.
+
+    Args:
+        inputs: images.
+        output: folder for annotated copies, under the images' paths below their common folder; or None.
+        recognizer: names faces.
+        emit: receives each image's result at once.
+        strict: stop at the first image that cannot be read.
+        progress: shows how far it is.
+
+    Raises:
+        ArtifactError: the output cannot be written.
+    """
+    start = time.perf_counter()
+    report = StageReport("predict", output or Path())
+    base = Path(os.path.commonpath([p.absolute().parent for p in inputs])) if inputs else Path()
+    names = output_names([p.absolute() for p in inputs], base)
+    for path, name in progress(list(zip(inputs, names, strict=True)), len(inputs), "predict"):
+        try:
+            image = read_image(path)
+        except InputError as error:
+            if strict:
+                raise FacerecError(str(error), "leave out --strict to go on past it") from None
+            report.failed.append(Failure(str(path), str(error)))
+            emit(str(path), [], str(error))
+            continue
+        predictions = recognizer.recognize(image)
+        if output is not None:
+            write_image(output / f"{name}.jpg", annotate_predictions(image, predictions))
+        report.done += 1
+        emit(str(path), predictions, None)
+    report.seconds = time.perf_counter() - start
+    return report

@@ -1,0 +1,157 @@
+"""train: embeddings/faces.npz → classifiers/KIND.npz, with a report and a confusion matrix beside it."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from facerec import weights
+from facerec.artifacts import load_embeddings, write_text
+from facerec.classify import Classifier
+from facerec.errors import DataError
+from facerec.types import Embeddings, StageReport
+
+UNKNOWN, NO_FACE = "unknown", "no face"
+
+
+@dataclass(frozen=True)
+class Score:
+    """Answers of one split. Photos without a face are in `total`, as errors.
+
+    Attributes:
+        total: photos.
+        right: answered with the right name.
+        unknown: refused a name, though enrolled.
+        wrong: given another's name.
+        no_face: no face was found.
+    """
+
+    total: int
+    right: int
+    unknown: int
+    wrong: int
+    no_face: int
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of right answers; None without photos."""
+        return self.right / self.total if self.total else None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "accuracy": self.accuracy,
+            **{k: getattr(self, k) for k in ("total", "right", "unknown", "wrong", "no_face")},
+        }
+
+    def __str__(self) -> str:
+        if not self.total:
+            return "no photos"
+        parts = [
+            f"{n} {what}"
+            for n, what in ((self.wrong, "wrong"), (self.unknown, "unknown"), (self.no_face, "no face"))
+            if n
+        ]
+        return f"{self.right}/{self.total} = {self.right / self.total:.3f}" + (
+            f" ({', '.join(parts)})" if parts else ""
+        )
+
+
+@dataclass
+class TrainReport(StageReport):
+    """A `StageReport` with the accuracies and what was written."""
+
+    people: int = 0
+    calibrated: bool = False
+    threshold: float = 0.0
+    train: Score = field(default_factory=lambda: Score(0, 0, 0, 0, 0))
+    test: Score = field(default_factory=lambda: Score(0, 0, 0, 0, 0))
+    files: list[Path] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **super().to_json(),
+            "people": self.people,
+            "calibrated": self.calibrated,
+            "threshold": self.threshold,
+            "train": self.train.to_json(),
+            "test": self.test.to_json(),
+            "files": [str(f) for f in self.files],
+        }
+
+
+def train(inputs: Path, output: Path, *, kind: str, threshold: float | None = None) -> TrainReport:
+    """Trains a classifier on the training photos and scores it on both splits.
+
+    Args:
+        inputs: usually embeddings/faces.npz.
+        output: the classifier to write; its report and confusion matrix go beside it.
+        kind: "svm", "knn" or "nearest".
+        threshold: distance up to which a face may be given a name; None for the model's own.
+
+    Raises:
+        ArtifactError: no embeddings.
+        DataError: too few people or photos, or a model whose threshold is not known.
+    """
+    start = time.perf_counter()
+    embeddings = load_embeddings(inputs)
+    if threshold is None:
+        threshold = weights.entry(embeddings.space.model).threshold
+        if threshold is None:
+            raise DataError(
+                f"no default distance threshold has been measured for {embeddings.space.model}",
+                "give one with --threshold (distances run from 0 to 2)",
+            )
+    classifier = Classifier.train(kind, embeddings[embeddings.splits == "train"], threshold)
+    classifier.save(output)
+
+    report = TrainReport("train", output, done=len(classifier.photos), people=len(classifier.photos.people))
+    report.calibrated = classifier.platt is not None
+    report.threshold = threshold
+    answers = {split: _answers(classifier, embeddings, split) for split in ("train", "test")}
+    report.train, report.test = (_score(answers[split]) for split in ("train", "test"))
+    report.files = [output, *_write_reports(output, report, answers)]
+    report.seconds = time.perf_counter() - start
+    return report
+
+
+def _answers(classifier: Classifier, embeddings: Embeddings, split: str) -> list[tuple[str, str]]:
+    """(truth, answer) of every photo of a split, also of those without a face."""
+    rows = embeddings[embeddings.splits == split]
+    answers = [
+        (str(label), decision.name or UNKNOWN)
+        for label, decision in zip(rows.labels, classifier.decide(rows.vectors), strict=True)
+    ]
+    return answers + [(f.label, NO_FACE) for f in embeddings.failures if f.split == split]
+
+
+def _score(answers: list[tuple[str, str]]) -> Score:
+    right = sum(truth == answer for truth, answer in answers)
+    unknown = sum(answer == UNKNOWN for _, answer in answers)
+    no_face = sum(answer == NO_FACE for _, answer in answers)
+    return Score(len(answers), right, unknown, len(answers) - right - unknown - no_face, no_face)
+
+
+def _write_reports(
+    output: Path, report: TrainReport, answers: dict[str, list[tuple[str, str]]]
+) -> list[Path]:
+    from sklearn.metrics import classification_report
+
+    from facerec.plots import confusion_matrix
+
+    split = "test" if answers["test"] else "train"
+    truth, found = zip(*answers[split], strict=True)
+    labels = sorted(set(truth))
+    text, data = (
+        classification_report(truth, found, labels=labels, output_dict=as_dict, zero_division=0.0, digits=3)
+        for as_dict in (False, True)
+    )
+    paths = [output.with_suffix(s) for s in (".report.txt", ".report.json", ".confusion.png")]
+    title = f"{output.stem}, {split} photos: {report.test if split == 'test' else report.train}"
+    write_text(paths[0], f"{title}\n\n{text}")
+    body = {"split": split, "train": report.train.to_json(), "test": report.test.to_json(), "people": data}
+    write_text(paths[1], json.dumps(body, indent=1, ensure_ascii=False))
+    confusion_matrix(paths[2], truth, found, title)
+    return paths

@@ -1,0 +1,269 @@
+"""The types that every room shares. Arrays are NumPy; images are RGB unless a name says BGR."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from facerec.errors import SpaceError
+
+Image = npt.NDArray[np.uint8]
+"""(h, w, 3) uint8, RGB."""
+
+FloatArray = npt.NDArray[np.float32]
+StrArray = npt.NDArray[np.str_]
+
+KEYPOINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
+"""Order of `Face.keypoints`; left as the viewer sees it."""
+
+FaceChoice = Literal["largest", "central", "all"]
+
+T = TypeVar("T")
+Progress = Callable[[Iterable[T], int, str], Iterable[T]]
+"""Wraps an iterable of known length with a title; the command line passes a progress bar."""
+
+
+def no_progress(iterable: Iterable[T], total: int, title: str) -> Iterable[T]:
+    """A `Progress` that shows nothing."""
+    return iterable
+
+
+@dataclass(frozen=True)
+class Face:
+    """A detected face.
+
+    Attributes:
+        box: (x1, y1, x2, y2) in source pixels, inside the image.
+        confidence: the detector's score in 0..1.
+        keypoints: (5, 2) float, x and y in source pixels in the order of `KEYPOINTS`;
+            None where the detector has none.
+    """
+
+    box: tuple[float, float, float, float]
+    confidence: float
+    keypoints: npt.NDArray[np.floating] | None = None
+
+    @property
+    def size(self) -> float:
+        """The shorter side of the box, pixels."""
+        return min(self.box[2] - self.box[0], self.box[3] - self.box[1])
+
+    def to_json(self) -> dict[str, Any]:
+        """``{"box": [x, y, w, h], "confidence": c, "keypoints": {"left_eye": [x, y], …} | null}``."""
+        x1, y1, x2, y2 = self.box
+        points = None
+        if self.keypoints is not None:
+            points = {
+                name: [round(float(x), 2), round(float(y), 2)]
+                for name, (x, y) in zip(KEYPOINTS, self.keypoints, strict=True)
+            }
+        return {
+            "box": [round(float(v), 2) for v in (x1, y1, x2 - x1, y2 - y1)],
+            "confidence": round(float(self.confidence), 4),
+            "keypoints": points,
+        }
+
+
+@dataclass(frozen=True)
+class Crop:
+    """How a face is cut out of its photograph; part of the embedding space.
+
+    Attributes:
+        margin: added on each side, as a share of the box's width and height.
+        square: widen the shorter side first, so that the face keeps its proportions;
+            otherwise the box is stretched to the network's input.
+        aligned: warp by a similarity transform of the five keypoints instead of cutting a box.
+    """
+
+    margin: float
+    square: bool = False
+    aligned: bool = False
+
+
+@dataclass(frozen=True)
+class Space:
+    """Everything that changes a vector. Vectors of two spaces are never compared.
+
+    Attributes:
+        model: name in the model catalogue; it fixes network, normalisation and input size.
+        weights: sha256 of the weights file.
+        crop: how faces were cut out.
+        flip: whether the mirrored crop's vector was added before normalising.
+    """
+
+    model: str
+    weights: str
+    crop: Crop
+    flip: bool
+
+    def __str__(self) -> str:
+        shape = "aligned" if self.crop.aligned else "square" if self.crop.square else "stretched"
+        flip = ", flip" if self.flip else ""
+        return f"{self.model}@{self.weights[:8]} ({shape} crop, margin {self.crop.margin:g}{flip})"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Space:
+        return cls(**{**data, "crop": Crop(**data["crop"])})
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An input that came to nothing, and why. It stays in the denominators."""
+
+    source: str
+    reason: str
+    label: str = ""
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Labelled unit vectors, as a struct of arrays. Validates itself; ``e[mask]`` selects rows.
+
+    Attributes:
+        vectors: (n, d) float32, rows of length 1.
+        labels: (n,) names.
+        sources: (n,) paths of the crops.
+        splits: (n,) "train" or "test".
+        digests: (n,) sha256 of the crops' bytes.
+        space: what the vectors mean.
+        detector: the detector that found the faces.
+        failures: photos of these people in which no face was found.
+
+    Raises:
+        ValueError: lengths differ, a vector is not of length 1, or a type is wrong.
+    """
+
+    vectors: FloatArray
+    labels: StrArray
+    sources: StrArray
+    splits: StrArray
+    digests: StrArray
+    space: Space
+    detector: str = ""
+    failures: tuple[Failure, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        n = len(self.vectors)
+        if self.vectors.ndim != 2 or self.vectors.dtype != np.float32:
+            raise ValueError(f"vectors must be (n, d) float32, not {self.vectors.shape} {self.vectors.dtype}")
+        for name in ("labels", "sources", "splits", "digests"):
+            if getattr(self, name).shape != (n,):
+                raise ValueError(f"{name} must have one entry for each of {n} vectors")
+        if n and not np.allclose(np.linalg.norm(self.vectors, axis=1), 1, atol=1e-3):
+            raise ValueError("vectors must have length 1")
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __getitem__(self, rows: npt.NDArray[Any]) -> Embeddings:
+        return Embeddings(
+            self.vectors[rows],
+            self.labels[rows],
+            self.sources[rows],
+            self.splits[rows],
+            self.digests[rows],
+            self.space,
+            self.detector,
+            self.failures,
+        )
+
+    @property
+    def people(self) -> list[str]:
+        """The distinct labels, sorted."""
+        return sorted(set(self.labels.tolist()))
+
+    def require_space(self, space: Space, what: str) -> None:
+        """Raises `SpaceError` where these vectors do not live in `space`."""
+        if self.space != space:
+            raise SpaceError(
+                f"{what} holds vectors of {self.space}, but {space} is in use",
+                "embed again with one model and one crop: `facerec detect --force && facerec embed`",
+            )
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A face and the decision about it.
+
+    Attributes:
+        face: where it is.
+        name: the person, or None for unknown.
+        distance: Euclidean distance (0..2) of its unit vector to the closest photo of the closest candidate.
+        probability: of the candidate among the enrolled people; None where there were too few
+            photos to calibrate one.
+        reason: why the face is unknown; empty otherwise.
+        candidate: the closest candidate, also where the answer is unknown.
+    """
+
+    face: Face
+    name: str | None
+    distance: float
+    probability: float | None
+    reason: str
+    candidate: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **self.face.to_json(),
+            "name": self.name,
+            "probability": None if self.probability is None else round(self.probability, 4),
+            "distance": round(self.distance, 4),
+            "reason": self.reason or None,
+        }
+
+
+@dataclass
+class StageReport:
+    """What a stage did; feeds the summary, ``--json`` and the exit code."""
+
+    stage: str
+    output: Path
+    done: int = 0
+    skipped: int = 0
+    removed: int = 0
+    failed: list[Failure] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage,
+            "output": str(self.output),
+            "done": self.done,
+            "skipped": self.skipped,
+            "removed": self.removed,
+            "failed": [{"input": f.source, "reason": f.reason} for f in self.failed],
+            "seconds": round(self.seconds, 3),
+        }
+
+
+class Detector(Protocol):
+    """Finds faces. One file a detector, in `facerec.detectors`."""
+
+    name: str
+    thread_safe: bool
+
+    def detect(self, image: Image) -> list[Face]:
+        """Faces of an RGB image, most confident first; boxes inside the image; ``[]`` where none is."""
+        ...
+
+
+class Embedder(Protocol):
+    """Turns crops into unit vectors. One file an embedder, in `facerec.embedders`."""
+
+    name: str
+    space: Space
+    dim: int
+    input_size: int
+
+    def embed(self, crops: npt.NDArray[np.uint8]) -> FloatArray:
+        """(n, s, s, 3) uint8 RGB crops → (n, dim) float32 rows of length 1; n = 0 is allowed."""
+        ...

@@ -1,0 +1,215 @@
+"""The only code that decodes video: files through OpenCV's FFmpeg, upright, with time stamps."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # damaged files are reported by us, once
+
+import cv2
+import numpy as np
+
+from facerec.errors import InputError
+from facerec.types import Image
+
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts", ".mts"}
+)
+SEEK_GAP = 300
+"""Frames from which on a jump is cheaper than decoding what lies between (a seek costs about 8 frames,
+but may land up to a key-frame interval, commonly 250 frames, before its aim)."""
+
+
+def is_video(path: Path) -> bool:
+    """Whether the name is that of a video (hidden files are not)."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A decoded frame: its number, its time in seconds, its RGB picture."""
+
+    index: int
+    seconds: float
+    image: Image
+
+
+class Video:
+    """A video file, read in order. Use as a context manager.
+
+    Args:
+        path: any container that OpenCV's FFmpeg reads. Phone videos come out upright.
+
+    Raises:
+        InputError: not a video, or none of its frames can be decoded.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_file():
+            raise InputError(f"{path}: there is no such file", "check the path")
+        self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        if not self._capture.isOpened():
+            raise InputError(f"{path}: not a video that can be read, or cut off", "copy or convert it again")
+        self._next = 0
+        self.ended_at: int | None = None  # the first frame that was asked for and could not be decoded
+        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
+        claimed = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.count = claimed if claimed > 0 else self._count()
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._capture.release()
+
+    def _count(self) -> int:
+        """Counts the frames of a container that does not say, and goes back to the start."""
+        n = 0
+        while self._capture.grab():
+            n += 1
+        self._capture.release()
+        self._capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
+        return n
+
+    def frames(self, step: int = 1) -> Iterator[Frame]:
+        """Every `step`-th frame, from the first to the last that can be decoded."""
+        index = 0
+        while (frame := self.read(index)) is not None:
+            yield frame
+            index += step
+
+    def at(self, indices: Iterable[int]) -> Iterator[Frame]:
+        """The frames with these numbers (ascending), as far as they can be decoded."""
+        for index in indices:
+            frame = self.read(index)
+            if frame is None:
+                return
+            yield frame
+
+    def read(self, index: int) -> Frame | None:
+        """The frame with this number (not before the last one read); None after the end."""
+        if index - self._next > SEEK_GAP and self._capture.set(cv2.CAP_PROP_POS_FRAMES, index):
+            self._next = index
+        while self._next < index:
+            if not self._capture.grab():
+                self.ended_at = self._next
+                return None
+            self._next += 1
+        seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        ok, bgr = self._capture.read()
+        if not ok:
+            self.ended_at = self._next
+            return None
+        self._next += 1
+        seconds = max(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, 0.0) or seconds
+        return Frame(index, round(seconds, 3), np.ascontiguousarray(bgr[..., ::-1]))
+
+
+class Camera:
+    """A camera, or a stream's address, of which only the newest frame is kept. Use as a context manager.
+
+    Args:
+        source: number of the camera, or an address that OpenCV opens.
+
+    Raises:
+        InputError: there is no such camera, or another program holds it.
+    """
+
+    def __init__(self, source: int | str) -> None:
+        self.source = source
+        self._capture = cv2.VideoCapture(source)
+        if not self._capture.isOpened():
+            what = f"camera {source}" if isinstance(source, int) else str(source)
+            raise InputError(
+                f"{what} cannot be opened",
+                "is it plugged in, free, and allowed? try --camera 1, or a video file",
+            )
+        self._news = threading.Condition()
+        self._newest: Frame | None = None
+        self._running = True
+        self._thread = threading.Thread(target=self._capture_frames, name="camera", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Camera:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._running = False
+        self._thread.join(timeout=5)
+        self._capture.release()
+
+    def _capture_frames(self) -> None:
+        start, index = time.monotonic(), 0
+        while self._running:
+            ok, bgr = self._capture.read()
+            with self._news:
+                if not ok:
+                    self._running = False
+                else:
+                    seconds = round(time.monotonic() - start, 3)
+                    self._newest = Frame(index, seconds, np.ascontiguousarray(bgr[..., ::-1]))
+                    index += 1
+                self._news.notify_all()
+
+    def frames(self) -> Iterator[Frame]:
+        """The newest frame each time one is asked for, never the same twice; ends when the camera does."""
+        last = None
+        while True:
+            with self._news:
+                while self._running and self._newest is last:
+                    self._news.wait()
+                frame = self._newest
+            if frame is None or frame is last:
+                return
+            last = frame
+            yield frame
+
+
+class VideoWriter:
+    """Writes RGB frames to an .mp4; the file appears under its name when it is complete.
+
+    Use as a context manager.
+
+    Args:
+        path: ending in .mp4.
+        fps: frames a second.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.path = path
+        self._temp = path.with_name(f".tmp-{path.name}")
+        self._fps = fps
+        self._writer: cv2.VideoWriter | None = None
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def write(self, image: Image) -> None:
+        """Adds a frame; all have the size of the first."""
+        if self._writer is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            size = (image.shape[1], image.shape[0])
+            self._writer = cv2.VideoWriter(str(self._temp), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size)
+            if not self._writer.isOpened():
+                raise InputError(
+                    f"{self.path} cannot be written", "choose an .mp4 file in a folder that you may write to"
+                )
+        self._writer.write(image[..., ::-1])
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            self._writer.release()
+            self._temp.replace(self.path)

@@ -1,0 +1,8 @@
+"""``facerec detect`` as a script: takes the same options."""
+
+import sys
+
+from facerec.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["detect", *sys.argv[1:]]))

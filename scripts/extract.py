@@ -1,0 +1,8 @@
+"""``facerec extract`` as a script: takes the same options."""
+
+import sys
+
+from facerec.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["extract", *sys.argv[1:]]))

@@ -1,0 +1,8 @@
+"""``facerec live`` as a script: takes the same options."""
+
+import sys
+
+from facerec.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["live", *sys.argv[1:]]))

@@ -1,0 +1,8 @@
+"""``facerec train`` as a script: takes the same options."""
+
+import sys
+
+from facerec.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))
