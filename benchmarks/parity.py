@@ -11,7 +11,8 @@ from facerec.images import crop_face, find_images, read_image
 from facerec.types import Crop, Face, Image
 from facerec.video import Video
 
-MATCH = 0.9  # intersection over union
+MATCH = 0.9  # intersection over union of the same box
+SAME_FACE = 0.5  # of two boxes around one face
 
 
 def pictures() -> list[tuple[str, Image]]:
@@ -40,10 +41,11 @@ def main() -> None:
     print(machine())
     ours, theirs = load_detector("mtcnn", threads=2), load_detector("mtcnn-reference")
     counts: dict[str, list[int]] = {}
-    distances, crops = [], []
+    distances, crops, found = [], [], []
     for part, image in pictures():
         a, b = ours.detect(image), theirs.detect(image)
         pairs = matches(a, b)
+        found.append((image, a))
         total = counts.setdefault(part, [0, 0, 0, 0])
         for i, n in enumerate((1, len(a), len(b), len(pairs))):
             total[i] += n
@@ -59,6 +61,18 @@ def main() -> None:
         f"keypoints of the matched, worst of five: median {np.median(distances):.4f} px, "
         f"99.9 % {np.quantile(distances, 0.999):.4f} px"
     )
+    rows = []
+    for size in (40, 80):
+        coarse = load_detector("mtcnn", min_face=size, threads=2)
+        wanted = hit = 0
+        for image, faces in found:
+            large = [face for face in faces if face.size >= size]
+            wanted += len(large)
+            if large:
+                again = coarse.detect(image)
+                hit += sum(any(overlap(face, other) >= SAME_FACE for other in again) for face in large)
+        rows.append([size, wanted, hit, f"{hit / wanted:.2%}"])
+    table(["--min-face", "faces of that size and above at 20", "found again", "share"], rows)
     batch = np.stack(crops)
     v, w = (
         load_embedder(name, crop=Crop(DEFAULT_MARGIN), threads=2).embed(batch)

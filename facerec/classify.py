@@ -1,8 +1,8 @@
 """The decision: which enrolled person is this face, or none of them.
 
-Classifiers are scikit-learn estimators with string labels. A distance gate stands behind each of them,
-so that a stranger is not given the name of whoever happens to win. On disk: arrays and JSON, from
-which the estimator is rebuilt; nothing is unpickled.
+scikit-learn trains; what it learned is kept as arrays and applied with NumPy, so that naming a face does
+not wait for scikit-learn to be imported, and a file of a classifier holds nothing to unpickle. A distance
+gate stands behind each kind, so that a stranger is not given the name of whoever happens to win.
 """
 
 from __future__ import annotations
@@ -10,15 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.svm import LinearSVC
 
 from facerec import metrics
 from facerec.artifacts import embeddings_from, embeddings_parts, read_npz, write_npz
@@ -30,43 +24,83 @@ FOLDS = 5
 NEIGHBOURS = 5
 
 Scores = npt.NDArray[np.floating]
-"""(n, people): one column a person, higher = more alike."""
+"""(n, people): one column a person in the order of their sorted names, higher = more alike."""
 
 
-class Prototypes(ClassifierMixin, BaseEstimator):
+@dataclass(frozen=True)
+class LinearSVM:
+    """scikit-learn's LinearSVC, one-vs-rest, as it was fitted.
+
+    Attributes:
+        coef: (people, d), or (1, d) for two people.
+        intercept: (people,), or (1,).
+    """
+
+    coef: npt.NDArray[np.float64]
+    intercept: npt.NDArray[np.float64]
+
+    @classmethod
+    def train(cls, vectors: FloatArray, labels: npt.NDArray[np.str_]) -> LinearSVM:
+        """Fits it to unit rows (n, d) and names (n,)."""
+        from sklearn.svm import LinearSVC
+
+        fitted = LinearSVC(C=1.0, random_state=0).fit(vectors, labels)
+        return cls(fitted.coef_, fitted.intercept_)
+
+    def scores(self, vectors: FloatArray) -> Scores:
+        """Signed distances to each person's separating plane."""
+        margins = vectors @ self.coef.T + self.intercept
+        return np.hstack([-margins, margins]) if len(self.coef) == 1 else margins
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The k closest photos vote, each with the weight 1 / distance."""
+
+    photos: FloatArray
+    owner: npt.NDArray[np.intp]
+    people: int
+
+    @classmethod
+    def train(cls, vectors: FloatArray, labels: npt.NDArray[np.str_]) -> Neighbours:
+        """Keeps unit rows (n, d) and whose they are."""
+        names, owner = np.unique(labels, return_inverse=True)
+        return cls(vectors, owner, len(names))
+
+    def scores(self, vectors: FloatArray) -> Scores:
+        """Shares of the votes."""
+        apart = metrics.distances(vectors, self.photos)
+        k = min(NEIGHBOURS, len(self.photos))
+        closest = np.argpartition(apart, k - 1, axis=1)[:, :k]
+        weight = 1 / np.maximum(np.take_along_axis(apart, closest, axis=1), 1e-6)
+        votes = np.zeros((len(vectors), self.people))
+        np.add.at(votes, (np.arange(len(vectors))[:, None], self.owner[closest]), weight)
+        return votes / votes.sum(axis=1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Prototypes:
     """Each person is the mean of their unit vectors, scaled to length 1; the closest one wins."""
 
-    def fit(self, X: FloatArray, y: npt.NDArray[np.str_]) -> Prototypes:
-        """Learns the prototypes from unit rows (n, d) and names (n,)."""
-        self.classes_ = np.unique(y)
-        means = np.stack([X[y == name].mean(axis=0) for name in self.classes_])
-        self.prototypes_ = means / np.linalg.norm(means, axis=1, keepdims=True)
-        return self
+    prototypes: FloatArray
 
-    def decision_function(self, X: FloatArray) -> Scores:
-        """Cosine of each row with each prototype, (n, people)."""
-        return X @ self.prototypes_.T
+    @classmethod
+    def train(cls, vectors: FloatArray, labels: npt.NDArray[np.str_]) -> Prototypes:
+        """Averages unit rows (n, d) by name."""
+        means = np.stack([vectors[labels == name].mean(axis=0) for name in np.unique(labels)])
+        return cls(means / np.linalg.norm(means, axis=1, keepdims=True))
 
-    def predict(self, X: FloatArray) -> npt.NDArray[np.str_]:
-        """The closest person's name, (n,)."""
-        return self.classes_[self.decision_function(X).argmax(axis=1)]
+    def scores(self, vectors: FloatArray) -> Scores:
+        """Cosines."""
+        return vectors @ self.prototypes.T
 
 
-def make_estimator(kind: str, photos: int) -> Any:
-    """An unfitted estimator; `photos` bounds the neighbours that can be asked."""
-    if kind == "svm":
-        return LinearSVC(C=1.0, random_state=0)
-    if kind == "knn":
-        return KNeighborsClassifier(n_neighbors=min(NEIGHBOURS, photos), weights="distance")
-    return Prototypes()
-
-
-def scores_of(estimator: Any, vectors: FloatArray) -> Scores:
-    """(n, people) scores of a fitted estimator, in the order of its ``classes_``."""
-    if not hasattr(estimator, "decision_function"):
-        return estimator.predict_proba(vectors)
-    scores = np.asarray(estimator.decision_function(vectors))
-    return np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores
+Model = LinearSVM | Neighbours | Prototypes
+_MODELS: dict[str, type[LinearSVM] | type[Neighbours] | type[Prototypes]] = {
+    "svm": LinearSVM,
+    "knn": Neighbours,
+    "nearest": Prototypes,
+}
 
 
 @dataclass(frozen=True)
@@ -81,10 +115,11 @@ class Decision:
 
 
 class Classifier:
-    """An estimator, its calibration, and the photos that it was trained on.
+    """A trained model, its calibration, and the photos that it was trained on.
 
     Attributes:
         kind: "svm", "knn" or "nearest".
+        model: scores vectors against people.
         threshold: distance up to which a face may be given a name.
         platt: slope and intercept that turn a score into a probability; None where there were too few
             photos. One pair for all people: Platt, "Probabilistic outputs for support vector machines",
@@ -93,22 +128,18 @@ class Classifier:
     """
 
     def __init__(
-        self,
-        kind: str,
-        estimator: Any,
-        platt: tuple[float, float] | None,
-        photos: Embeddings,
-        threshold: float,
+        self, kind: str, model: Model, platt: tuple[float, float] | None, photos: Embeddings, threshold: float
     ) -> None:
         self.kind = kind
-        self.estimator = estimator
+        self.model = model
         self.platt = platt
         self.photos = photos
+        self.people = photos.people
         self.threshold = threshold
 
     @classmethod
     def train(cls, kind: str, photos: Embeddings, threshold: float) -> Classifier:
-        """Fits an estimator to labelled vectors.
+        """Trains a classifier on labelled vectors.
 
         Raises:
             DataError: no photos, or fewer people than this kind can tell apart.
@@ -120,24 +151,23 @@ class Classifier:
                 f"an SVM tells people apart, and there is only {photos.people[0]!r}",
                 "add a second person, or use --nearest, which goes by distance alone",
             )
-        estimator = make_estimator(kind, len(photos)).fit(photos.vectors, photos.labels)
-        return cls(kind, estimator, _calibrate(kind, photos), photos, threshold)
+        model = _MODELS[kind].train(photos.vectors, photos.labels)
+        return cls(kind, model, _calibrate(kind, photos), photos, threshold)
 
     def decide(self, vectors: FloatArray) -> list[Decision]:
         """Unit rows (n, d) → n answers.
 
-        The estimator picks the candidate; the name is given if the closest of the candidate's photos is
+        The model picks the candidate; the name is given if the closest of the candidate's photos is
         no further than the threshold.
         """
         if len(vectors) == 0:
             return []
-        classes = self.estimator.classes_
-        scores = scores_of(self.estimator, vectors)
+        scores = self.model.scores(vectors)
         best = scores.argmax(axis=1)
         apart = metrics.distances(vectors, self.photos.vectors)
         decisions = []
         for i, k in enumerate(best):
-            candidate = str(classes[k])
+            candidate = self.people[k]
             distance = float(apart[i, self.photos.labels == candidate].min())
             far = distance > self.threshold
             decisions.append(
@@ -169,11 +199,8 @@ class Classifier:
             "threshold": self.threshold,
             "platt": self.platt,
         }
-        empty = np.empty((0, 0))
-        arrays |= {
-            "coef": self.estimator.coef_ if self.kind == "svm" else empty,
-            "intercept": self.estimator.intercept_ if self.kind == "svm" else empty[0:0, 0:0].ravel(),
-        }
+        svm = self.model if isinstance(self.model, LinearSVM) else LinearSVM(np.empty((0, 0)), np.empty(0))
+        arrays |= {"coef": svm.coef, "intercept": svm.intercept}
         write_npz(path, header, arrays)
 
     @classmethod
@@ -194,19 +221,15 @@ class Classifier:
             kind, platt, threshold = header["method"], header["platt"], float(header["threshold"])
             if kind not in KINDS:
                 raise ValueError(f"unknown method {kind!r}")
-            estimator = make_estimator(kind, len(photos))
+            model: Model
             if kind == "svm":
-                estimator.classes_ = np.array(photos.people)
-                estimator.coef_, estimator.intercept_ = arrays["coef"], arrays["intercept"]
                 rows = 1 if len(photos.people) == 2 else len(photos.people)
-                if (
-                    estimator.coef_.shape != (rows, photos.vectors.shape[1])
-                    or len(estimator.intercept_) != rows
-                ):
+                model = svm = LinearSVM(arrays["coef"], arrays["intercept"])
+                if svm.coef.shape != (rows, photos.vectors.shape[1]) or len(svm.intercept) != rows:
                     raise ValueError("the SVM does not fit the people")
             else:
-                estimator.fit(photos.vectors, photos.labels)
-            return cls(kind, estimator, None if platt is None else (platt[0], platt[1]), photos, threshold)
+                model = _MODELS[kind].train(photos.vectors, photos.labels)
+            return cls(kind, model, None if platt is None else (platt[0], platt[1]), photos, threshold)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ArtifactError(f"{path} is damaged ({error})", cure) from None
 
@@ -216,6 +239,9 @@ def _calibrate(kind: str, photos: Embeddings) -> tuple[float, float] | None:
 
     People with one photo stay on the training side of every fold.
     """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+
     counts = Counter(photos.labels.tolist())
     several = np.array([counts[name] > 1 for name in photos.labels])
     if len(set(photos.labels[several].tolist())) < 2:
@@ -225,9 +251,9 @@ def _calibrate(kind: str, photos: Embeddings) -> tuple[float, float] | None:
     held_out, own = [], []
     for _, test in StratifiedKFold(folds, shuffle=True, random_state=0).split(rows, photos.labels[rows]):
         train = np.setdiff1d(np.arange(len(photos)), rows[test])
-        estimator = clone(make_estimator(kind, len(train))).fit(photos.vectors[train], photos.labels[train])
-        held_out.append(scores_of(estimator, photos.vectors[rows[test]]))
-        own.append(estimator.classes_[None] == photos.labels[rows[test]][:, None])
+        model = _MODELS[kind].train(photos.vectors[train], photos.labels[train])
+        held_out.append(model.scores(photos.vectors[rows[test]]))
+        own.append(np.array(photos.people) == photos.labels[rows[test]][:, None])
     logistic = LogisticRegression(C=100.0).fit(
         np.concatenate(held_out).reshape(-1, 1), np.concatenate(own).ravel()
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -61,37 +62,57 @@ def annotate_predictions(image: Image, predictions: Sequence[Prediction]) -> Ima
     return annotate(image, [(p.face, caption(p), GREEN if p.name else ORANGE) for p in predictions])
 
 
+def fitted(image: Image, faces: Sequence[Face], width: int, height: int) -> tuple[Image, list[Face]]:
+    """An image scaled to fit into width × height pixels, and its faces with it."""
+    scale = min(width / image.shape[1], height / image.shape[0])
+    shape = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    small = cv2.resize(image, shape, interpolation=method).astype(np.uint8)
+    return small, [
+        replace(
+            face,
+            box=tuple(v * scale for v in face.box),
+            keypoints=None if face.keypoints is None else face.keypoints * scale,
+        )
+        for face in faces
+    ]
+
+
 def contact_sheet(
-    tiles: Sequence[tuple[Image, str, Colour]], columns: int = 8, size: int = 160, title: str = ""
+    tiles: Sequence[tuple[Image, str, Colour]],
+    columns: int = 8,
+    width: int = 160,
+    height: int = 160,
+    title: str = "",
 ) -> Image:
-    """Pictures in a grid, each fitted into a square, with a caption below on a coloured bar.
+    """Pictures in a grid, each fitted into a tile, with a caption below on a coloured bar.
 
     Args:
         tiles: (RGB picture, caption, colour of the bar).
         columns: at most.
-        size: side of a square, pixels.
+        width: of a tile, pixels.
+        height: of a tile, pixels.
         title: above the grid.
     """
     columns = max(min(columns, len(tiles)), 1)
     rows = -(-len(tiles) // columns)
     bar, gap, head = 22, 6, 36 if title else 0
-    sheet = Pillow.new("RGB", (columns * (size + gap) + gap, rows * (size + bar + gap) + gap + head), "white")
+    sheet = Pillow.new(
+        "RGB", (columns * (width + gap) + gap, rows * (height + bar + gap) + gap + head), "white"
+    )
     pen = ImageDraw.Draw(sheet)
     if title:
         pen.text((gap, 8), title, fill="black", font=font(16))
     for i, (image, text, colour) in enumerate(tiles):
-        x = gap + i % columns * (size + gap)
-        y = head + gap + i // columns * (size + bar + gap)
-        scale = size / max(image.shape[:2])
-        shape = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
-        small = cv2.resize(image, shape, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        sheet.paste(
-            Pillow.fromarray(small.astype(np.uint8)), (x + (size - shape[0]) // 2, y + (size - shape[1]) // 2)
-        )
-        pen.rectangle((x, y + size, x + size, y + size + bar), fill=colour)
-        while text and pen.textlength(text, font=font(12)) > size - 6:
+        x = gap + i % columns * (width + gap)
+        y = head + gap + i // columns * (height + bar + gap)
+        small, _ = fitted(image, [], width, height)
+        at = (x + (width - small.shape[1]) // 2, y + (height - small.shape[0]) // 2)
+        sheet.paste(Pillow.fromarray(small), at)
+        pen.rectangle((x, y + height, x + width, y + height + bar), fill=colour)
+        while text and pen.textlength(text, font=font(12)) > width - 6:
             text = text[:-2] + "…"
-        pen.text((x + 3, y + size + 3), text, fill=WHITE, font=font(12))
+        pen.text((x + 3, y + height + 3), text, fill=WHITE, font=font(12))
     return np.asarray(sheet)
 
 

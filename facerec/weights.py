@@ -117,7 +117,7 @@ CATALOGUE: dict[str, Entry] = {
             _ARCHIVE,
             {"model/facenet_keras.h5": "6acdd8fb3a3fb2b54257abdd1879246a3fcbe18fbe53a41c751e141abe63a0af"},
             ("facenet-128.onnx",),
-            threshold=1.0,
+            threshold=0.968,
         ),
         Entry(
             "facenet-512",

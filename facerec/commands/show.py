@@ -19,6 +19,9 @@ facerec show                            → contact_sheets/raw.png and contact_s
 facerec show --count 40 --window        more, and in a window"""
 
 
+_TILE = (320, 240)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("--raw", type=Path, default=common.RAW, help="default: %(default)s")
@@ -57,7 +60,7 @@ def run(args: argparse.Namespace) -> Exit:
 
 def _raw_sheet(args: argparse.Namespace, draw: random.Random) -> Image | None:
     from facerec import runtime
-    from facerec.draw import BLUE, GREEN, RED, annotate, contact_sheet
+    from facerec.draw import BLUE, GREEN, RED, annotate, contact_sheet, fitted
     from facerec.errors import InputError
     from facerec.images import choose_faces, find_images, read_image
 
@@ -73,12 +76,11 @@ def _raw_sheet(args: argparse.Namespace, draw: random.Random) -> Image | None:
             common.log.warning("%s", error)
             continue
         faces = choose_faces(detector.detect(image), args.faces, image.shape)
+        image, faces = fitted(image, faces, *_TILE)
         marks = [(face, f"{face.confidence:.2f}", GREEN) for face in faces]
         tiles.append((annotate(image, marks, keypoints=True), path.parent.name, BLUE if faces else RED))
     return (
-        contact_sheet(
-            tiles, columns=5, size=320, title=f"{args.raw}: {len(tiles)} of {len(photos)}, {detector.name}"
-        )
+        contact_sheet(tiles, 5, *_TILE, f"{args.raw}: {len(tiles)} of {len(photos)}, {detector.name}")
         if tiles
         else None
     )
@@ -102,7 +104,7 @@ def _processed_sheet(args: argparse.Namespace, draw: random.Random) -> Image | N
     title = (
         f"{args.processed}: {len(people)} people, {len(tiles)} of {total} faces (blue: train, orange: test)"
     )
-    return contact_sheet(tiles, columns=min(args.count, 20), size=110, title=title) if tiles else None
+    return contact_sheet(tiles, min(args.count, 20), 110, 110, title) if tiles else None
 
 
 def _window(sheets: dict[str, Image]) -> None:

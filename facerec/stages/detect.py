@@ -19,6 +19,7 @@ from facerec.types import Crop, Detector, Face, FaceChoice, Progress, StageRepor
 SIZE = 160
 Split = Literal["auto", "blocks", "random"]
 GAP = "gap"
+BLOCKS, MIN_BLOCK = 3, 4  # test blocks in a video, and their smallest size in frames
 _GIVEN_SPLITS = {"train": "train", "test": "test", "val": "test"}
 
 
@@ -146,10 +147,10 @@ def assign_splits(
 ) -> list[Item]:
     """Puts every photo into "train" or "test", person by person; those the folders decide are left alone.
 
-    Frames of a video are split into one block of test frames at a place drawn from the video's name,
-    and the frame on either side of it is kept out ("gap"), so that no training frame stands next to a
-    test frame. Photos are drawn by a hash of their name. Neither depends on the order or on other people,
-    and everybody keeps at least one training photo.
+    Frames of a video are split into stretches, with a block of test frames in the middle of each, and the
+    frame on either side of a block is kept out ("gap"): no training frame stands next to a test frame, and
+    both sides see the whole video. Photos are drawn by a hash of their name. Neither depends on the order
+    or on other people, and everybody keeps at least one training photo.
     """
     groups: dict[tuple[str, str], list[Item]] = defaultdict(list)
     for item in items:
@@ -164,18 +165,26 @@ def assign_splits(
             assigned.update({item.path: "train" for item in group})
         elif split == "blocks" or (split == "auto" and source):
             group.sort(key=lambda item: (times.get(item.path, ("", 0.0))[1], natural_key(item.path)))
-            start = int(_draw(f"{label}/{Path(source).name}") * (n - tests + 1))
-            sides = [
-                "test" if start <= i < start + tests else GAP if i in (start - 1, start + tests) else "train"
-                for i in range(n)
-            ]
-            if "train" not in sides:  # too few to spare a gap
-                sides = ["train"] * n
+            sides = block_sides(n, tests)
             assigned.update({item.path: side for item, side in zip(group, sides, strict=True)})
         else:
             drawn = sorted(group, key=lambda item: _draw(f"{label}/{item.name}{item.path.suffix}"))
             assigned.update({item.path: "test" if i < tests else "train" for i, item in enumerate(drawn)})
     return [replace(item, split=assigned.get(item.path, item.split)) for item in items]
+
+
+def block_sides(n: int, tests: int) -> list[str]:
+    """Sides of n frames in a row, about `tests` of them "test", in blocks of at least `MIN_BLOCK`."""
+    blocks = max(min(BLOCKS, tests // MIN_BLOCK), 1)
+    sides = ["train"] * n
+    for k in range(blocks):
+        size = tests // blocks + (k < tests % blocks)
+        start = round((k + 0.5) * n / blocks - size / 2)
+        sides[start : start + size] = ["test"] * size
+        for beside in (start - 1, start + size):
+            if 0 <= beside < n:
+                sides[beside] = GAP
+    return sides if "train" in sides else ["train"] * n  # too few to spare the gaps
 
 
 def _draw(text: str) -> float:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from joblib import Parallel, delayed
 
 from facerec.artifacts import load_embeddings, read_manifest, save_embeddings
 from facerec.errors import ArtifactError, FacerecError, InputError
@@ -19,6 +19,9 @@ from facerec.types import Crop, Embedder, Embeddings, Failure, Progress, StageRe
 
 BATCH = 32
 CHECKPOINT_SECONDS = 30.0
+
+T = TypeVar("T")
+S = TypeVar("S")
 
 
 def crop_of(processed: Path) -> tuple[Crop, str]:
@@ -102,11 +105,8 @@ def embed(
 
     batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
     saved = time.perf_counter()
-    # One thread reads ahead, two batches at the most, while this one embeds.
-    with Parallel(
-        n_jobs=2, prefer="threads", return_as="generator", pre_dispatch=2, batch_size=1
-    ) as parallel:
-        reads = parallel(delayed(_read)(inputs, batch, known, embedder.input_size) for batch in batches)
+    with ThreadPoolExecutor(1) as reader:
+        reads = _read_ahead(reader, lambda batch: _read(inputs, batch, known, embedder.input_size), batches)
         for batch in progress(reads, len(batches), "embed"):
             new = [
                 content for _, _, content in batch if isinstance(content, np.ndarray) and content.ndim == 3
@@ -133,6 +133,18 @@ def embed(
     partial.unlink(missing_ok=True)
     report.seconds = time.perf_counter() - start
     return report
+
+
+def _read_ahead(reader: Executor, read: Callable[[T], S], inputs: Iterable[T]) -> Iterator[S]:
+    """Reads in order, one ahead of what is being worked on, and no further: memory stays bounded."""
+    ahead: Future[S] | None = None
+    for item in inputs:
+        following = reader.submit(read, item)
+        if ahead is not None:
+            yield ahead.result()
+        ahead = following
+    if ahead is not None:
+        yield ahead.result()
 
 
 def _read(inputs: Path, paths: Sequence[str], known: dict[str, Any], size: int) -> list[tuple[str, str, Any]]:
