@@ -39,7 +39,7 @@ def annotate(image: Image, marks: Sequence[tuple[Face, str, Colour]], keypoints:
     for face, caption, colour in marks:
         pen.rectangle(face.box, outline=colour, width=width)
         if keypoints and face.keypoints is not None:
-            r = max(width, 1)
+            r = max(width, 2)
             for x, y in face.keypoints:
                 pen.ellipse((x - r, y - r, x + r, y + r), fill=ORANGE)
         if caption:

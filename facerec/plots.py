@@ -9,6 +9,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+import numpy as np
 from matplotlib import pyplot as plt
 from sklearn.metrics import ConfusionMatrixDisplay
 
@@ -28,9 +29,13 @@ def confusion_matrix(path: Path, truth: Sequence[str], answers: Sequence[str], t
         title += f"\n(the {MAX_PEOPLE} people with the most mistakes)"
     side = min(3.0 + 0.45 * len(labels), 24)
     figure, axes = plt.subplots(figsize=(side, side), layout="constrained")
-    ConfusionMatrixDisplay.from_predictions(
-        truth, answers, labels=labels, ax=axes, xticks_rotation="vertical", cmap="Blues", colorbar=False
-    )
+    place = {name: i for i, name in enumerate(labels)}
+    counts = np.zeros((len(labels), len(labels)), int)
+    for t, a in zip(truth, answers, strict=True):
+        if t in place and a in place:
+            counts[place[t], place[a]] += 1
+    display = ConfusionMatrixDisplay(counts, display_labels=labels)
+    display.plot(ax=axes, xticks_rotation="vertical", cmap="Blues", colorbar=False)
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("answer")
     axes.set_ylabel("truth")

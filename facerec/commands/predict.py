@@ -157,6 +157,10 @@ def _predict_test_set(args: argparse.Namespace) -> Exit:
         file=sys.stderr if args.json else sys.stdout,
     )
     if args.output:
+        if gone := [str(s) for s in rows.sources if not (args.processed / s).exists()]:
+            raise DataError(
+                f"{args.processed / gone[0]} is gone since it was embedded", "run `facerec embed` again"
+            )
         tiles = [
             (
                 read_image(args.processed / source),
