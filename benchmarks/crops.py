@@ -35,17 +35,14 @@ def main() -> None:
         crops = {name: crop_face(image, faces[name][0], crop, 160) for name, image in photos if faces[name]}
         batch = np.stack(list(crops.values()))
         straight, mirrored = (
-            load_embedder(crop=crop, threads=2).embed(c)
-            for c in (batch, np.ascontiguousarray(batch[:, :, ::-1]))
+            load_embedder(crop=crop, threads=2).embed(c) for c in (batch, np.ascontiguousarray(batch[:, :, ::-1]))
         )
         both = (straight + mirrored) / np.linalg.norm(straight + mirrored, axis=1, keepdims=True)
         return {flip: dict(zip(crops, v, strict=True)) for flip, v in ((False, straight), (True, both))}
 
     def accuracy(vectors: dict[str, np.ndarray]) -> str:
         missing = np.full(128, np.nan)
-        a, b = (
-            np.array([vectors.get(getattr(p, side), missing) for p in pairs]) for side in ("first", "second")
-        )
+        a, b = (np.array([vectors.get(getattr(p, side), missing) for p in pairs]) for side in ("first", "second"))
         folds = metrics.fold_accuracies(metrics.distance(a, b), same, fold)
         return f"{folds.mean():.4f} ± {folds.std(ddof=1) / np.sqrt(len(folds)):.4f}"
 

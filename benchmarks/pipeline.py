@@ -31,9 +31,7 @@ def facerec(*words: str, cwd: Path) -> dict:
 def peak(*words: str, cwd: Path) -> tuple[float, float]:
     """Seconds and peak memory (MB) of a command in a process of its own."""
     start = time.perf_counter()
-    process = subprocess.Popen(
-        [*FACEREC, *words], cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([*FACEREC, *words], cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     assert os.waitstatus_to_exitcode(status) in (0, 3), words
     unit = 1 if sys.platform == "darwin" else 1024
@@ -61,21 +59,14 @@ def accuracy(temp: Path) -> None:
             scores = [f"{report[s]['right']}/{report[s]['total']}" for s in ("train", "test")]
             rows.append([name, kind, *scores, f"{report['test']['accuracy']:.4f}"])
     table(["data", "classifier", "train", "test", "test accuracy"], rows)
-    frames = {
-        o["path"]: (r.input, i) for r in read_manifest(video / "raw_images") for i, o in enumerate(r.outputs)
-    }
+    frames = {o["path"]: (r.input, i) for r in read_manifest(video / "raw_images") for i, o in enumerate(r.outputs)}
     sides = {
-        frames[Path(r.input).relative_to("raw_images").as_posix()]: r.split
-        for r in read_manifest(video / "processed")
+        frames[Path(r.input).relative_to("raw_images").as_posix()]: r.split for r in read_manifest(video / "processed")
     }
     beside = [
-        f
-        for f, side in sides.items()
-        if side == "train" and "test" in (sides.get((f[0], f[1] + d)) for d in (-1, 1))
+        f for f, side in sides.items() if side == "train" and "test" in (sides.get((f[0], f[1] + d)) for d in (-1, 1))
     ]
-    print(
-        f"training frames next to a test frame: {len(beside)} of {sum(s == 'train' for s in sides.values())}"
-    )
+    print(f"training frames next to a test frame: {len(beside)} of {sum(s == 'train' for s in sides.values())}")
 
 
 def start_up(temp: Path) -> None:
@@ -83,10 +74,7 @@ def start_up(temp: Path) -> None:
     image = next(iter(find_images(data("lfw-dev"))))
     folder = temp / "photos"
     commands = (["--help"], ["predict", str(image)])
-    rows = [
-        [" ".join(["facerec", c[0]]), f"{min(peak(*c, cwd=folder)[0] for _ in range(5)):.2f}"]
-        for c in commands
-    ]
+    rows = [[" ".join(["facerec", c[0]]), f"{min(peak(*c, cwd=folder)[0] for _ in range(5)):.2f}"] for c in commands]
     table(["cold process", "seconds"], rows)
     code = "import sys; from facerec.cli import main; main(sys.argv[1:]); print('tensorflow' in sys.modules)"
     run = subprocess.run(

@@ -1,3 +1,3 @@
-from facerec.cli import main
+from facerec.cli import entry
 
-raise SystemExit(main())
+entry()

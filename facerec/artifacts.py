@@ -6,10 +6,13 @@ Nothing here unpickles: arrays are read with ``allow_pickle=False``, after their
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -20,7 +23,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from facerec.errors import ArtifactError
+from facerec.errors import ArtifactError, InputError
 from facerec.images import encode_image, natural_key
 from facerec.types import Embeddings, Failure, Image, Space
 
@@ -37,7 +40,17 @@ def sha256_of(path: Path) -> str:
 
 def make_folder(path: Path) -> None:
     """Creates a folder, with its parents, for its owner only."""
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for folder in reversed([path, *path.parents]):
+        if not folder.exists():
+            folder.mkdir(exist_ok=True, mode=0o700)
+
+
+def remove(path: Path) -> None:
+    """Deletes a file or a whole folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -48,6 +61,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
         ArtifactError: the disk is full, or the folder cannot be written.
     """
     try:
+        if target.exists() and not target.is_file():
+            raise ArtifactError(f"{target} is not a regular file", "choose another --output")
         make_folder(target.parent)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=TEMPORARY, suffix=target.suffix)
         os.close(handle)
@@ -65,7 +80,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temp.unlink(missing_ok=True)
 
 
-def _cannot_write(target: Path, error: OSError) -> ArtifactError:
+def _cannot_write(target: Path, error: OSError) -> ArtifactError | InputError:
+    if error.errno == errno.ENAMETOOLONG:
+        return InputError(f"the name {target.name} is too long for the disk", "shorten the input's name")
     return ArtifactError(
         f"{target} cannot be written ({error.strerror or error})",
         "make room or choose another --output; then run again",
@@ -82,7 +99,7 @@ def write_image(path: Path, image: Image) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes text atomically."""
     with atomic_path(path) as temp:
-        temp.write_text(text, encoding="utf-8")
+        temp.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 # --- manifests -----------------------------------------------------------------------------------
@@ -133,15 +150,16 @@ class Manifest:
             self._lock = FileLock(self.folder / ".lock", timeout=0)
             self._lock.acquire()
         except Timeout:
-            raise ArtifactError(
-                f"another facerec is working on {self.folder}", "wait until it has finished"
-            ) from None
+            raise ArtifactError(f"another facerec is working on {self.folder}", "wait until it has finished") from None
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
-        for unfinished in self.folder.rglob(f"{TEMPORARY}*"):  # of a process that was killed
-            unfinished.unlink(missing_ok=True)
+        for unfinished in list(self.folder.rglob(f"{TEMPORARY}*")):  # of a process that was killed
+            remove(unfinished)
         self._load()
-        self._file = self.path.open("a", encoding="utf-8")
+        cut_off = self.path.exists() and self.path.read_bytes()[-1:] not in (b"", b"\n")
+        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._file = open(handle, "a", encoding="utf-8", errors="surrogateescape")  # noqa: PTH123
+        self._file.write("\n" if cut_off else "")
         return self
 
     def __exit__(
@@ -175,7 +193,7 @@ class Manifest:
             record is not None
             and record.sha256 == sha256
             and record.options == json.loads(json.dumps(options))
-            and all((self.folder / o["path"]).exists() for o in record.outputs)
+            and all((self.folder / o["path"]).is_file() for o in record.outputs)
         )
 
     def write(self, record: Record) -> None:
@@ -213,13 +231,25 @@ def read_manifest(folder: Path) -> Iterator[Record]:
     path = folder / MANIFEST
     if not path.exists():
         return
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    with path.open(encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
-            try:
-                record = Record(**json.loads(line))
-            except (ValueError, TypeError):
-                continue  # cut off by a crash
-            yield record
+            if (record := _parse(line)) is not None:
+                yield record
+
+
+_TYPES = {"input": str, "sha256": str, "options": dict, "outputs": list, "label": str, "split": str}
+
+
+def _parse(line: str) -> Record | None:
+    """A manifest's line; None where it was cut off by a crash, or points outside its folder."""
+    try:
+        record = Record(**json.loads(line))
+        paths = [Path(output["path"]) for output in record.outputs]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    typed = all(isinstance(getattr(record, name), kind) for name, kind in _TYPES.items())
+    inside = all(not p.is_absolute() and p.parts and ".." not in p.parts for p in paths)
+    return record if typed and inside and isinstance(record.error, str | None) else None
 
 
 # --- .npz ----------------------------------------------------------------------------------------
@@ -227,7 +257,10 @@ def read_manifest(folder: Path) -> Iterator[Record]:
 
 def write_npz(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Writes arrays and a JSON header as an uncompressed .npz, atomically. Same content, same bytes."""
-    text = json.dumps({**header, "format": FORMAT}, ensure_ascii=False, sort_keys=True)
+    text = json.dumps({**header, "format": FORMAT}, sort_keys=True)
+    for unfinished in path.parent.glob(f"{TEMPORARY}*"):
+        if time.time() - unfinished.stat().st_mtime > 3600:  # of a process that was killed
+            remove(unfinished)
     with atomic_path(path) as temp, temp.open("wb") as file:
         np.savez(file, header=np.frombuffer(text.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
 
@@ -270,10 +303,12 @@ def read_npz(
                     raise ArtifactError(f"{path}: {name} is {dtype} {shape}, which no {kind} file has", cure)
         with np.load(path, allow_pickle=False) as data:
             header = json.loads(data["header"].tobytes().decode())
-            if header.get("kind") != kind or header.get("format") != FORMAT:
-                raise ArtifactError(f"{path} holds {header.get('kind', 'something else')}, not {kind}", cure)
+            if not isinstance(header, dict) or header.get("kind") != kind or header.get("format") != FORMAT:
+                raise ArtifactError(f"{path} holds something else, not {kind}", cure)
             return header, {name: data[name] for name in expected}
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as error:
+    except ArtifactError:
+        raise
+    except Exception as error:  # the zip and array readers raise anything at all on damaged files
         raise ArtifactError(f"{path} is damaged or not a facerec file ({error})", cure) from None
 
 
@@ -296,9 +331,7 @@ def embeddings_parts(embeddings: Embeddings) -> tuple[dict[str, Any], dict[str, 
     return header, {name: getattr(embeddings, name) for name in _EMBEDDINGS}
 
 
-def embeddings_from(
-    path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray], cure: str
-) -> Embeddings:
+def embeddings_from(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray], cure: str) -> Embeddings:
     """The inverse of `embeddings_parts`; raises `ArtifactError` where they do not fit together."""
     try:
         return Embeddings(
@@ -307,7 +340,7 @@ def embeddings_from(
             detector=header["detector"],
             failures=tuple(Failure(**f) for f in header["failures"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{path} is damaged ({error})", cure) from None
 
 

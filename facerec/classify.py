@@ -130,6 +130,8 @@ class Classifier:
     def __init__(
         self, kind: str, model: Model, platt: tuple[float, float] | None, photos: Embeddings, threshold: float
     ) -> None:
+        if not 0 <= threshold <= 2:
+            raise ValueError(f"a distance threshold lies between 0 and 2, not {threshold}")
         self.kind = kind
         self.model = model
         self.platt = platt
@@ -225,11 +227,12 @@ class Classifier:
             if kind == "svm":
                 rows = 1 if len(photos.people) == 2 else len(photos.people)
                 model = svm = LinearSVM(arrays["coef"], arrays["intercept"])
-                if svm.coef.shape != (rows, photos.vectors.shape[1]) or len(svm.intercept) != rows:
+                finite = np.isfinite(svm.coef).all() and np.isfinite(svm.intercept).all()
+                if svm.coef.shape != (rows, photos.vectors.shape[1]) or len(svm.intercept) != rows or not finite:
                     raise ValueError("the SVM does not fit the people")
             else:
                 model = _MODELS[kind].train(photos.vectors, photos.labels)
-            return cls(kind, model, None if platt is None else (platt[0], platt[1]), photos, threshold)
+            return cls(kind, model, None if platt is None else (float(platt[0]), float(platt[1])), photos, threshold)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ArtifactError(f"{path} is damaged ({error})", cure) from None
 
@@ -254,7 +257,5 @@ def _calibrate(kind: str, photos: Embeddings) -> tuple[float, float] | None:
         model = _MODELS[kind].train(photos.vectors[train], photos.labels[train])
         held_out.append(model.scores(photos.vectors[rows[test]]))
         own.append(np.array(photos.people) == photos.labels[rows[test]][:, None])
-    logistic = LogisticRegression(C=100.0).fit(
-        np.concatenate(held_out).reshape(-1, 1), np.concatenate(own).ravel()
-    )
+    logistic = LogisticRegression(C=100.0).fit(np.concatenate(held_out).reshape(-1, 1), np.concatenate(own).ravel())
     return float(logistic.coef_[0, 0]), float(logistic.intercept_[0])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
 import textwrap
 from collections.abc import Sequence
+from typing import NoReturn
 
 from facerec import __version__
 from facerec.commands import detect, embed, extract, live, models, predict, show, train
@@ -35,13 +37,9 @@ that you can open and look at:
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all subcommands."""
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "facerec", description=_DESCRIPTION, formatter_class=raw, allow_abbrev=False
-    )
+    parser = argparse.ArgumentParser("facerec", description=_DESCRIPTION, formatter_class=raw, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"facerec {__version__}")
-    parser.add_argument(
-        "-v", "--verbose", action="store_true", help="say which engine, model and settings are used"
-    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="say which engine, model and settings are used")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
         examples = "examples:\n" + textwrap.indent(module.EXAMPLES, "  ")
@@ -57,9 +55,24 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def entry() -> NoReturn:
+    """What the ``facerec`` command runs: `main`, then an exit that does not wait for threads."""
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code in (Exit.ERROR, Exit.INTERRUPTED):
+        os._exit(code)  # workers may still be inside native code, which aborts when it is unwound
+    sys.exit(code)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code; ``FACEREC_DEBUG=1`` shows tracebacks."""
     os.umask(0o077)  # faces are biometric data: what is written is for its owner only
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123 - closed by who started us
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show
     args = make_parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="facerec: %(message)s", stream=sys.stderr)
     logging.getLogger("facerec").setLevel(logging.INFO if args.verbose else logging.WARNING)

@@ -97,9 +97,7 @@ def contact_sheet(
     columns = max(min(columns, len(tiles)), 1)
     rows = -(-len(tiles) // columns)
     bar, gap, head = 22, 6, 36 if title else 0
-    sheet = Pillow.new(
-        "RGB", (columns * (width + gap) + gap, rows * (height + bar + gap) + gap + head), "white"
-    )
+    sheet = Pillow.new("RGB", (columns * (width + gap) + gap, rows * (height + bar + gap) + gap + head), "white")
     pen = ImageDraw.Draw(sheet)
     if title:
         pen.text((gap, 8), title, fill="black", font=font(16))

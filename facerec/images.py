@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import cv2
@@ -18,10 +19,11 @@ from facerec.errors import InputError
 from facerec.types import Crop, Face, FaceChoice, Image
 
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+    {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+    | {".avif", ".heic", ".heif"}  # where Pillow cannot read them, they are reported, never passed over
 )
 
-MAX_PIXELS = 120_000_000
+MAX_PIXELS, MAX_SIDE = 120_000_000, 32_000  # OpenCV's remap ends at 32767
 """Larger pictures are refused before they are decoded: a small file can claim terabytes."""
 
 # Where the five keypoints of a frontal face stand in a 112×112 picture (InsightFace's ArcFace template).
@@ -32,7 +34,7 @@ _TEMPLATE_112 = np.array(
 
 def natural_key(path: Path | str) -> list[str | int]:
     """Sort key that puts frame_2 before frame_10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]
 
 
 def is_image(path: Path) -> bool:
@@ -40,60 +42,84 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
+def find_files(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
+    """Files below `folder` whose names are `wanted`, in natural order.
+
+    Follows links to folders, each folder once; takes links that lead nowhere too, so that they are
+    reported; passes over what is hidden, and over pipes and devices.
+    """
+    found: list[Path] = []
+    seen: set[Path] = set()
+    for top, folders, files in os.walk(folder, followlinks=True):
+        here = Path(top)
+        if here.resolve() in seen:
+            folders.clear()
+            continue
+        seen.add(here.resolve())
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (here / name for name in files)
+        found += [p for p in paths if wanted(p) and (p.is_file() or not p.exists())]
+    return sorted(found, key=natural_key)
+
+
 def find_images(folder: Path) -> list[Path]:
-    """All pictures below `folder`, in natural order; hidden files and folders are passed over."""
-    found = (p for p in folder.rglob("*") if is_image(p) and p.is_file())
-    visible = (p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
-    return sorted(visible, key=natural_key)
+    """All pictures below `folder`, as `find_files` finds them."""
+    return find_files(folder, is_image)
 
 
-def decode_image(data: bytes, name: str = "image") -> Image:
+def decode_image(data: bytes) -> Image:
     """Bytes of any common format → (h, w, 3) uint8 RGB, upright (EXIF orientation applied).
 
-    Grayscale, palette, alpha (on white), 16-bit and CMYK pictures are converted.
+    Grayscale, palette, alpha (on white), 16-bit, floating-point and CMYK pictures are converted.
 
     Raises:
-        InputError: not a picture, truncated, or larger than `MAX_PIXELS`.
+        InputError: not a picture, truncated, or larger than `MAX_PIXELS` or `MAX_SIDE`.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own size warning; MAX_PIXELS is stricter
             picture: Pillow.Image = Pillow.open(io.BytesIO(data))
-            if picture.width * picture.height > MAX_PIXELS:
-                raise InputError(f"{name}: {picture.width}×{picture.height} pixels", "make it smaller first")
+            if picture.width * picture.height > MAX_PIXELS or max(picture.size) > MAX_SIDE:
+                raise InputError(f"too large: {picture.width}×{picture.height} pixels", "make it smaller")
             picture = ImageOps.exif_transpose(picture)
-            if picture.mode.startswith("I;16"):
-                picture = Pillow.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-            elif picture.mode in ("I", "F"):
-                picture = Pillow.fromarray(np.clip(np.asarray(picture), 0, 255).astype(np.uint8))
+            if picture.mode.startswith("I") or picture.mode == "F":
+                values = np.asarray(picture, np.float32)
+                white = next((top for top in (1.0, 255.0, 65535.0) if values.max() <= top), values.max())
+                picture = Pillow.fromarray((np.clip(values / white, 0, 1) * 255).astype(np.uint8))
             if picture.has_transparency_data:
                 picture = picture.convert("RGBA")
                 ground = Pillow.new("RGBA", picture.size, "white")
                 picture = Pillow.alpha_composite(ground, picture)
             return np.ascontiguousarray(picture.convert("RGB"))
+    except InputError:
+        raise
+    except Pillow.DecompressionBombError:
+        raise InputError("too large", "make it smaller") from None
     except UnidentifiedImageError:
-        raise InputError(f"{name}: not a picture that can be read", "check the file") from None
-    except (OSError, ValueError, SyntaxError, EOFError, Pillow.DecompressionBombError) as error:
-        raise InputError(f"{name}: damaged picture ({error})", "copy or export it again") from None
+        raise InputError("not a picture that can be read", "check the file, or convert it to JPEG") from None
+    except Exception as error:  # decoders raise anything at all on damaged files
+        raise InputError(f"damaged picture ({error})", "copy or export it again") from None
 
 
 def read_image(path: Path) -> Image:
     """Reads a picture as (h, w, 3) uint8 RGB, upright. Any file name works on any system.
 
     Raises:
-        InputError: unreadable, not a picture, truncated or too large.
+        InputError: unreadable, not a picture, truncated or too large; the caller says which file.
     """
-    return decode_image(read_bytes(path), str(path))
+    return decode_image(read_bytes(path))
 
 
 def read_bytes(path: Path) -> bytes:
-    """The file's bytes, or an `InputError` that says why not."""
+    """A regular file's bytes, or an `InputError` that says why not."""
     try:
+        if path.exists() and not path.is_file():
+            raise InputError("not a regular file", "give a picture")
         data = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}", "check the path and its permissions") from None
+        raise InputError(f"cannot be read ({error.strerror or error})", "check the path and permissions") from None
     if not data:
-        raise InputError(f"{path}: the file is empty", "copy it again")
+        raise InputError("the file is empty", "copy it again")
     return data
 
 
@@ -121,9 +147,7 @@ def choose_faces(faces: list[Face], choice: FaceChoice, shape: tuple[int, ...]) 
     if choice == "largest":
         return [max(faces, key=lambda f: (f.box[2] - f.box[0]) * (f.box[3] - f.box[1]))]
     cx, cy = shape[1] / 2, shape[0] / 2
-    return [
-        min(faces, key=lambda f: np.hypot((f.box[0] + f.box[2]) / 2 - cx, (f.box[1] + f.box[3]) / 2 - cy))
-    ]
+    return [min(faces, key=lambda f: np.hypot((f.box[0] + f.box[2]) / 2 - cx, (f.box[1] + f.box[3]) / 2 - cy))]
 
 
 def crop_face(image: Image, face: Face, crop: Crop, size: int) -> Image:
@@ -143,9 +167,7 @@ def crop_face(image: Image, face: Face, crop: Crop, size: int) -> Image:
     """
     if crop.aligned:
         if face.keypoints is None:
-            raise InputError(
-                "this detector finds no keypoints to align by", "choose a crop that is not aligned"
-            )
+            raise InputError("this detector finds no keypoints to align by", "choose a crop that is not aligned")
         template = (_TEMPLATE_112 - 56) / (1 + 2 * crop.margin) * (size / 112) + size / 2
         matrix = similarity(np.asarray(face.keypoints, np.float64), template)
         return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_AREA).astype(np.uint8)
@@ -163,9 +185,9 @@ def crop_face(image: Image, face: Face, crop: Crop, size: int) -> Image:
         raise InputError("the face lies outside the picture")
     patch = image[top:bottom, left:right]
     shrinks = patch.shape[0] >= size and patch.shape[1] >= size
-    return cv2.resize(
-        patch, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    ).astype(np.uint8)
+    return cv2.resize(patch, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR).astype(
+        np.uint8
+    )
 
 
 def similarity(source: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -195,9 +217,7 @@ def sharpness(image: Image) -> float:
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     if grey.shape[0] > 480:
-        grey = cv2.resize(
-            grey, (round(grey.shape[1] * 480 / grey.shape[0]), 480), interpolation=cv2.INTER_AREA
-        )
+        grey = cv2.resize(grey, (round(grey.shape[1] * 480 / grey.shape[0]), 480), interpolation=cv2.INTER_AREA)
     return float(cv2.Laplacian(grey, cv2.CV_32F).var())
 
 

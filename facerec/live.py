@@ -24,12 +24,14 @@ class LiveReport:
         seconds: they took.
         faces: over all frames.
         names: frames in which each person was named.
+        interrupted: whether Ctrl-C ended it.
     """
 
     frames: int
     seconds: float
     faces: int
     names: dict[str, int]
+    interrupted: bool = False
 
 
 def live(
@@ -57,7 +59,7 @@ def live(
         writer = stack.enter_context(VideoWriter(output, fps)) if output else None
         if window:
             stack.callback(window.close)
-        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends it as q does: files are closed properly
+        try:
             for frame in frames:
                 predictions = recognizer.recognize(frame.image)
                 report.frames += 1
@@ -76,4 +78,6 @@ def live(
                     window.show(picture)
                     if window.key(1) == "q" or not window.is_open:
                         break
+        except KeyboardInterrupt:  # ends it as q does: files are closed properly
+            report.interrupted = True
     return report

@@ -64,7 +64,8 @@ def best_threshold(dist: Distances, same: Bools) -> float:
     rejected = same.sum() - np.concatenate([[0], np.cumsum(same[order])])
     ordered = dist[order]
     cuts = np.concatenate([[ordered[0] - 1e-6], (ordered[1:] + ordered[:-1]) / 2, [ordered[-1]]])
-    return float(cuts[np.argmin(accepted + rejected)])
+    tied = np.concatenate([[False], ordered[1:] == ordered[:-1], [False]])  # equal distances cannot be parted
+    return float(cuts[np.argmin(np.where(tied, len(dist) + 1, accepted + rejected))])
 
 
 def fold_accuracies(dist: Distances, same: Bools, fold: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:

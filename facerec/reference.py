@@ -32,10 +32,7 @@ def mtcnn_stages(weights: dict[str, Path]) -> list[Any]:
     from mtcnn.stages import StageONet, StagePNet, StageRNet
 
     stages = (StagePNet, StageRNet, StageONet)
-    return [
-        stage(weights=str(weights[f"{net}.lz4"].resolve()))
-        for net, stage in zip(MTCNN_NETS, stages, strict=True)
-    ]
+    return [stage(weights=str(weights[f"{net}.lz4"].resolve())) for net, stage in zip(MTCNN_NETS, stages, strict=True)]
 
 
 def facenet(weights: Path, dim: int) -> Any:
@@ -61,9 +58,7 @@ def export_mtcnn(weights: dict[str, Path], folder: Path) -> float:
         first = stage.model.conv1
         kernel, bias = first.get_weights()
         first.set_weights([kernel / 128, bias - 127.5 / 128 * kernel.sum((0, 1, 2))])
-        worst = max(
-            worst, _export(stage.model, (None, side, side, 3), folder / f"{name}.onnx", pixels, expected)
-        )
+        worst = max(worst, _export(stage.model, (None, side, side, 3), folder / f"{name}.onnx", pixels, expected))
     return worst
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # damaged files are reported by us, once
-
 import cv2
 import numpy as np
 
-from facerec.errors import InputError
+from facerec.errors import ArtifactError, InputError
 from facerec.types import Image
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts", ".mts"}
 )
+CUT_OFF = 0.9
+"""A video that yields less of the frames it claims is cut off (small differences are common)."""
 SEEK_GAP = 300
 """Frames from which on a jump is cheaper than decoding what lies between (a seek costs about 8 frames,
 but may land up to a key-frame interval, commonly 250 frames, before its aim)."""
@@ -53,10 +53,15 @@ class Video:
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.is_file():
-            raise InputError(f"{path}: there is no such file", "check the path")
-        self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+            raise InputError("there is no such file", "check the path")
+        try:
+            name = str(path)
+            name.encode()
+        except UnicodeEncodeError:
+            raise InputError("its name is not valid text", "rename it") from None
+        self._capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
-            raise InputError(f"{path}: not a video that can be read, or cut off", "copy or convert it again")
+            raise InputError("not a video that can be read, or cut off", "copy or convert it again")
         self._next = 0
         self.ended_at: int | None = None  # the first frame that was asked for and could not be decoded
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
@@ -70,6 +75,13 @@ class Video:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._capture.release()
+
+    @property
+    def cut_off(self) -> str | None:
+        """What to say where clearly fewer frames could be decoded than the file claims; None elsewhere."""
+        if self.ended_at is None or self.ended_at >= CUT_OFF * self.count:
+            return None
+        return f"cut off: only {self.ended_at} of {self.count} frames could be read"
 
     def _count(self) -> int:
         """Counts the frames of a container that does not say, and goes back to the start."""
@@ -128,9 +140,8 @@ class Camera:
         self.source = source
         self._capture = cv2.VideoCapture(source)
         if not self._capture.isOpened():
-            what = f"camera {source}" if isinstance(source, int) else str(source)
             raise InputError(
-                f"{what} cannot be opened",
+                "cannot be opened",
                 "is it plugged in, free, and allowed? try --camera 1, or a video file",
             )
         self._news = threading.Condition()
@@ -190,6 +201,7 @@ class VideoWriter:
         self.path = path
         self._temp = path.with_name(f".tmp-{path.name}")
         self._fps = fps
+        self._frames = 0
         self._writer: cv2.VideoWriter | None = None
 
     def __enter__(self) -> VideoWriter:
@@ -206,10 +218,21 @@ class VideoWriter:
                     f"{self.path} cannot be written", "choose an .mp4 file in a folder that you may write to"
                 )
         self._writer.write(image[..., ::-1])
+        self._frames += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._writer is not None:
             self._writer.release()
-            self._temp.replace(self.path)
+            written = 0
+            with contextlib.suppress(InputError), Video(self._temp) as video:
+                written = video.count
+            if kind is None and written == self._frames:
+                self._temp.replace(self.path)
+                return
+            self._temp.unlink(missing_ok=True)
+            if kind is None:
+                raise ArtifactError(
+                    f"{self.path}: {written} of {self._frames} frames could be written", "is the disk full?"
+                )

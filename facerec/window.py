@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import sys
 
 import cv2
@@ -22,12 +24,8 @@ class Window:
     """
 
     def __init__(self, title: str) -> None:
-        if sys.platform.startswith("linux") and not (
-            os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-        ):
-            raise UsageError(
-                "there is no screen to open a window on", "use --headless or --output, or set DISPLAY"
-            )
+        if sys.platform.startswith("linux") and not _has_screen():
+            raise UsageError("there is no screen to open a window on", "go without a window, or set DISPLAY")
         self.title = title
         cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         self._sized = False
@@ -53,3 +51,16 @@ class Window:
         """Closes it, if it is still open."""
         if self.is_open:
             cv2.destroyWindow(self.title)
+
+
+def _has_screen() -> bool:
+    """Whether a Wayland or X server answers (of a remote X server, whether one is named)."""
+    display = os.environ.get("DISPLAY", "")
+    if os.environ.get("WAYLAND_DISPLAY") or not display.startswith(":"):
+        return bool(os.environ.get("WAYLAND_DISPLAY") or display)
+    path = f"/tmp/.X11-unix/X{display[1:].split('.')[0]}"
+    for address in (path, f"\0{path}"):
+        with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+            probe.connect(address)
+            return True
+    return False

@@ -2,7 +2,8 @@
 
 import sys
 
-from facerec.cli import main
+from facerec.cli import entry
 
 if __name__ == "__main__":
-    sys.exit(main(["predict", *sys.argv[1:]]))
+    sys.argv.insert(1, "predict")
+    entry()

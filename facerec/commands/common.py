@@ -25,6 +25,26 @@ RAW, PROCESSED = Path("raw_images"), Path("processed")
 EMBEDDINGS, CLASSIFIERS = Path("embeddings/faces.npz"), Path("classifiers")
 
 
+def positive(text: str) -> int:
+    """An option's whole number of 1 or more."""
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def distance(text: str) -> float:
+    """An option's distance of unit vectors, 0 to 2."""
+    if not 0 <= (value := float(text)) <= 2:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 2")
+    return value
+
+
+def print_json(data: object) -> None:
+    """A line of JSON, valid in whatever encoding stdout has."""
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    print(json.dumps(data, ensure_ascii=not utf8), flush=True)
+
+
 def add_run_arguments(parser: argparse.ArgumentParser, *, jobs: bool = False) -> None:
     """--force, --strict, --json and, where inputs are treated side by side, --jobs."""
     parser.add_argument("--force", action="store_true", help="do all again, also what is done")
@@ -32,7 +52,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, *, jobs: bool = False) ->
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     if jobs:
         parser.add_argument(
-            "--jobs", type=int, metavar="N", help="inputs treated side by side (default: the cores)"
+            "--jobs", type=positive, metavar="N", help="inputs treated side by side (default: the cores)"
         )
 
 
@@ -54,9 +74,7 @@ def add_detector_arguments(parser: argparse.ArgumentParser, faces: str | None) -
 
 def add_embedder_arguments(parser: argparse.ArgumentParser) -> None:
     """--embedder, --model."""
-    parser.add_argument(
-        "--embedder", choices=EMBEDDERS, default=EMBEDDERS[0], help="engine (default: %(default)s)"
-    )
+    parser.add_argument("--embedder", choices=EMBEDDERS, default=EMBEDDERS[0], help="engine (default: %(default)s)")
     parser.add_argument("--model", choices=MODELS, default=MODELS[0], help="weights (default: %(default)s)")
 
 
@@ -64,9 +82,7 @@ def make_detector(args: argparse.Namespace, threads: int) -> Detector:
     """The detector that the options ask for."""
     from facerec.detectors import load_detector
 
-    return load_detector(
-        args.detector, min_face=args.min_face, min_confidence=args.min_confidence, threads=threads
-    )
+    return load_detector(args.detector, min_face=args.min_face, min_confidence=args.min_confidence, threads=threads)
 
 
 def make_recognizer(args: argparse.Namespace, faces: FaceChoice) -> Recognizer:
@@ -82,9 +98,7 @@ def make_recognizer(args: argparse.Namespace, faces: FaceChoice) -> Recognizer:
         classifier.threshold = args.threshold
     space = classifier.photos.space
     threads = runtime.cpu_count()
-    embedder = load_embedder(
-        args.embedder, model=space.model, crop=space.crop, flip=space.flip, threads=threads
-    )
+    embedder = load_embedder(args.embedder, model=space.model, crop=space.crop, flip=space.flip, threads=threads)
     people = len(classifier.photos.people)
     log.info("%s: %s, %d people, threshold %.2f", path, classifier.kind, people, classifier.threshold)
     log.info("detector %s, embedder %s, %s, %s", args.detector, args.embedder, space, runtime.describe())
@@ -95,11 +109,11 @@ def newest_classifier() -> Path:
     """The classifier that was trained last."""
     from facerec.errors import ArtifactError
 
-    found = sorted(CLASSIFIERS.glob("*.npz"), key=lambda p: p.stat().st_mtime)
+    found = sorted(
+        (p for p in CLASSIFIERS.glob("*.npz") if not p.name.startswith(".")), key=lambda p: p.stat().st_mtime
+    )
     if not found:
-        raise ArtifactError(
-            f"there is no classifier in {CLASSIFIERS}/", "make one with `facerec train --svm`"
-        )
+        raise ArtifactError(f"there is no classifier in {CLASSIFIERS}/", "make one with `facerec train --svm`")
     return found[-1]
 
 
@@ -117,7 +131,7 @@ def finish(report: StageReport, as_json: bool, extra: Iterable[str] = ()) -> Exi
     if len(report.failed) > 20:
         print(f"  … and {len(report.failed) - 20} more; see {report.output}/manifest.jsonl", file=sys.stderr)
     if as_json:
-        print(json.dumps(report.to_json(), ensure_ascii=False))
+        print_json(report.to_json())
     else:
         counts = [(report.done, "done"), (report.skipped, "already done"), (report.removed, "removed")]
         parts = [f"{n} {what}" for n, what in counts if n or what == "done"]

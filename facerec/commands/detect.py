@@ -7,7 +7,7 @@ from pathlib import Path
 
 from facerec.commands import common
 from facerec.embedders import DEFAULT_MARGIN
-from facerec.errors import Exit, UsageError
+from facerec.errors import Exit, FacerecError, UsageError
 
 HELP = "raw_images/NAME/ → processed/{train,test}/NAME/: faces of 160×160"
 EXAMPLES = """\
@@ -48,7 +48,9 @@ def run(args: argparse.Namespace) -> Exit:
     from facerec import runtime
 
     folders = [path for path in args.inputs if path.is_dir()]
-    if not folders and any(path.exists() or path.suffix for path in args.inputs):
+    if missing := [path for path in args.inputs if not path.exists() and path != common.RAW]:
+        raise UsageError(f"there is no {missing[0]}", "give a folder with a folder a person, or images")
+    if not folders and args.inputs != [common.RAW]:
         return _print_faces(args)
     if len(args.inputs) > 1:
         raise UsageError("give one folder, or images", "put the people's folders into one folder")
@@ -79,7 +81,6 @@ def _print_faces(args: argparse.Namespace) -> Exit:
     from facerec import runtime
     from facerec.errors import InputError
     from facerec.images import choose_faces, read_image
-    from facerec.stages.detect import detection_line
 
     detector = common.make_detector(args, threads=runtime.cpu_count())
     result = Exit.OK
@@ -90,10 +91,11 @@ def _print_faces(args: argparse.Namespace) -> Exit:
             faces = choose_faces(detector.detect(image), args.faces or "all", image.shape)
         except InputError as failure:
             if args.strict:
-                raise
+                raise FacerecError(f"{path}: {failure.what}", failure.cure) from None
             error, result = str(failure), Exit.SOME_FAILED
         if args.json:
-            print(detection_line(str(path), faces, error), flush=True)
+            faces_json = [face.to_json() for face in faces]
+            common.print_json({"image": str(path), "error": error, "faces": faces_json})
         elif error:
             print(f"{path}: {error}")
         else:

@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("videos", nargs="+", type=Path, help="videos, or folders of videos")
     parser.add_argument("--output", type=Path, default=common.RAW, help="default: %(default)s")
-    parser.add_argument("--count", type=int, default=50, help="frames a person (default: %(default)s)")
-    parser.add_argument("--every", type=int, metavar="N", help="take every N-th frame instead")
+    parser.add_argument("--count", type=common.positive, default=50, help="frames a person (default: %(default)s)")
+    parser.add_argument("--every", type=common.positive, metavar="N", help="take every N-th frame instead")
     common.add_run_arguments(parser, jobs=True)
 
 

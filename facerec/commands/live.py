@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facerec.commands import common
 from facerec.embedders import EMBEDDERS
-from facerec.errors import Exit, UsageError
+from facerec.errors import Exit, FacerecError, InputError, UsageError
 
 if TYPE_CHECKING:
     from facerec.types import Prediction
@@ -27,19 +26,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("video", nargs="?", type=Path, help="a video file instead of a camera")
     parser.add_argument("--camera", metavar="N", help="number of the camera, or a stream's address")
+    parser.add_argument("--classifier", type=Path, help="default: the one in classifiers/ that was trained last")
     parser.add_argument(
-        "--classifier", type=Path, help="default: the one in classifiers/ that was trained last"
-    )
-    parser.add_argument(
-        "--threshold", type=float, metavar="D", help="distance (0..2) beyond which a face is unknown"
+        "--threshold",
+        type=common.distance,
+        metavar="D",
+        help="distance (0..2) beyond which a face is unknown",
     )
     parser.add_argument("--headless", action="store_true", help="no window")
     parser.add_argument("--output", type=Path, metavar="FILE.mp4", help="write the annotated video there")
     parser.add_argument("--json", action="store_true", help="a line of JSON a frame")
     common.add_detector_arguments(parser, "all")
-    parser.add_argument(
-        "--embedder", choices=EMBEDDERS, default=EMBEDDERS[0], help="engine (default: %(default)s)"
-    )
+    parser.add_argument("--embedder", choices=EMBEDDERS, default=EMBEDDERS[0], help="engine (default: %(default)s)")
     parser.set_defaults(min_face=40)
 
 
@@ -62,14 +60,19 @@ def run(args: argparse.Namespace) -> Exit:
                 "time": frame.seconds,
                 "faces": [p.to_json() for p in predictions],
             }
-            print(json.dumps(line, ensure_ascii=False), flush=True)
+            common.print_json(line)
 
+    if args.video and args.output and args.video.resolve() == args.output.resolve():
+        raise UsageError(f"{args.output} is the video itself", "choose another --output")
     window = None if args.headless else Window("facerec live")
     recognizer = common.make_recognizer(args, args.faces)
-    if args.video:
-        source: Video | Camera = Video(args.video)
-    else:
-        source = Camera(int(args.camera) if args.camera.isdigit() else args.camera)
+    try:
+        if args.video:
+            source: Video | Camera = Video(args.video)
+        else:
+            source = Camera(int(args.camera) if args.camera.isdigit() else args.camera)
+    except InputError as error:
+        raise FacerecError(f"{args.video or f'camera {args.camera}'}: {error.what}", error.cure) from None
     with source:
         fps = source.fps if isinstance(source, Video) else 15.0
         report = live(source.frames(), recognizer, fps=fps, window=window, output=args.output, seen=seen)
@@ -80,7 +83,7 @@ def run(args: argparse.Namespace) -> Exit:
             "faces": report.faces,
             "names": report.names,
         }
-        print(json.dumps(summary, ensure_ascii=False))
+        common.print_json(summary)
     else:
         names = (
             ", ".join(f"{name} in {n}" for name, n in sorted(report.names.items(), key=lambda x: -x[1]))
@@ -90,8 +93,11 @@ def run(args: argparse.Namespace) -> Exit:
         print(f"live: {report.frames} frames, {rate:.1f} a second, {report.faces} faces; {names}")
         if args.output:
             print(args.output, file=sys.stderr)
+    if report.interrupted:
+        return Exit.INTERRUPTED
     if report.frames == 0:
-        raise UsageError(
-            "not one frame came", "is the camera covered by another program, or the file damaged?"
-        )
+        raise FacerecError("not one frame came", "is the camera used by another program, or the file damaged?")
+    if isinstance(source, Video) and source.cut_off:
+        print(f"  failed: {args.video}: {source.cut_off}", file=sys.stderr)
+        return Exit.SOME_FAILED
     return Exit.OK

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
+from facerec.commands import common
 from facerec.errors import Exit
 
 HELP = "the networks: list, fetch, verify"
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> Exit:
         for e in weights.CATALOGUE.values()
     ]
     if args.json:
-        print(json.dumps({"cache": str(weights.home()), "models": rows}, ensure_ascii=False))
+        common.print_json({"cache": str(weights.home()), "models": rows})
     else:
         for row in rows:
             print(f"{row['name']:12} {row['status']:8} {row['licence']:4} {row['what']}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import random
 import sys
 from pathlib import Path
@@ -31,24 +30,23 @@ _COLUMNS = ("image", "x", "y", "w", "h", "confidence", "name", "probability", "d
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("images", nargs="*", help="images, folders, or patterns in quotes")
+    parser.add_argument("--classifier", type=Path, help="default: the one in classifiers/ that was trained last")
     parser.add_argument(
-        "--classifier", type=Path, help="default: the one in classifiers/ that was trained last"
-    )
-    parser.add_argument(
-        "--threshold", type=float, metavar="D", help="distance (0..2) beyond which a face is unknown"
+        "--threshold",
+        type=common.distance,
+        metavar="D",
+        help="distance (0..2) beyond which a face is unknown",
     )
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write annotated copies there")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a line of JSON an image")
     form.add_argument("--csv", action="store_true", help="a line of CSV a face")
     common.add_detector_arguments(parser, "all")
-    parser.add_argument(
-        "--embedder", choices=EMBEDDERS, default=EMBEDDERS[0], help="engine (default: %(default)s)"
-    )
+    parser.add_argument("--embedder", choices=EMBEDDERS, default=EMBEDDERS[0], help="engine (default: %(default)s)")
     parser.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
     test = parser.add_argument_group("from the test set")
     test.add_argument("--sample", action="store_true", help="one random test face")
-    test.add_argument("--batch", type=int, metavar="N", help="N random test faces")
+    test.add_argument("--batch", type=common.positive, metavar="N", help="N random test faces")
     test.add_argument("--seed", type=int, help="draw the same ones again")
     test.add_argument("--embeddings", type=Path, default=common.EMBEDDINGS, help="default: %(default)s")
     test.add_argument("--processed", type=Path, default=common.PROCESSED, help="default: %(default)s")
@@ -57,10 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Exit:
     """Names faces in images, or in crops of the test set."""
     if args.sample or args.batch is not None:
+        if args.csv:
+            raise UsageError("--csv is for images", "use --json with --sample and --batch")
         if args.images:
-            raise UsageError(
-                "--sample and --batch take their faces from the test set", "leave out the images"
-            )
+            raise UsageError("--sample and --batch take their faces from the test set", "leave out the images")
         return _predict_test_set(args)
     if not args.images:
         raise UsageError("no images", "facerec predict img.jpg, or --sample for a face of the test set")
@@ -70,9 +68,7 @@ def run(args: argparse.Namespace) -> Exit:
 
     images = list(expand(args.images))
     if not images:
-        raise UsageError(
-            f"no images in {', '.join(args.images)}", "give images, folders or a pattern in quotes"
-        )
+        raise UsageError(f"no images in {', '.join(args.images)}", "give images, folders or a pattern in quotes")
     writer = csv.writer(sys.stdout)
     if args.csv:
         writer.writerow(_COLUMNS)
@@ -80,7 +76,7 @@ def run(args: argparse.Namespace) -> Exit:
     def emit(name: str, predictions: list[Prediction], error: str | None) -> None:
         rows = [p.to_json() for p in predictions]
         if args.json:
-            print(json.dumps({"image": name, "error": error, "faces": rows}, ensure_ascii=False), flush=True)
+            common.print_json({"image": name, "error": error, "faces": rows})
         elif args.csv:
             for row in rows or [{}]:
                 flat = {
@@ -127,8 +123,6 @@ def _predict_test_set(args: argparse.Namespace) -> Exit:
     from facerec.draw import GREEN, RED, contact_sheet
     from facerec.images import read_image
 
-    if args.batch is not None and args.batch < 1:
-        raise UsageError("--batch takes a number of 1 or more")
     embeddings = load_embeddings(args.embeddings)
     test = np.flatnonzero(embeddings.splits == "test")
     if len(test) == 0:
@@ -148,7 +142,7 @@ def _predict_test_set(args: argparse.Namespace) -> Exit:
         row = {"image": str(source), "truth": str(label), "name": decision.name, "right": ok}
         row |= {"probability": decision.probability, "distance": round(decision.distance, 4)}
         if args.json:
-            print(json.dumps(row, ensure_ascii=False))
+            common.print_json(row)
         else:
             verdict, answer = "right" if ok else "WRONG", decision.name or "unknown"
             print(f"{verdict}: {answer} (truth {label}), distance {decision.distance:.2f}, {source}")
@@ -158,9 +152,7 @@ def _predict_test_set(args: argparse.Namespace) -> Exit:
     )
     if args.output:
         if gone := [str(s) for s in rows.sources if not (args.processed / s).exists()]:
-            raise DataError(
-                f"{args.processed / gone[0]} is gone since it was embedded", "run `facerec embed` again"
-            )
+            raise DataError(f"{args.processed / gone[0]} is gone since it was embedded", "run `facerec embed` again")
         tiles = [
             (
                 read_image(args.processed / source),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--processed", type=Path, default=common.PROCESSED, help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("contact_sheets"), help="default: %(default)s")
     parser.add_argument(
-        "--count", type=int, default=20, help="raw images, and faces a person (default: %(default)s)"
+        "--count",
+        type=common.positive,
+        default=20,
+        help="raw images, and faces a person (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, help="draw the same ones again")
     parser.add_argument("--window", action="store_true", help="show the sheets in a window too")
@@ -39,11 +44,11 @@ def run(args: argparse.Namespace) -> Exit:
     """Writes the sheets of the folders that are there."""
     from facerec.artifacts import write_image
 
-    if args.count < 1:
-        raise UsageError("--count takes a number of 1 or more")
-    draw = random.Random(args.seed)
-    made = {"raw": _raw_sheet(args, draw), "processed": _processed_sheet(args, draw)}
+    draw, failed = random.Random(args.seed), list[str]()
+    made = {"raw": _raw_sheet(args, draw, failed), "processed": _processed_sheet(args, draw, failed)}
     sheets = {name: sheet for name, sheet in made.items() if sheet is not None}
+    for line in failed:
+        print(f"  failed: {line}", file=sys.stderr)
     if not sheets:
         raise UsageError(
             f"no images in {args.raw} or {args.processed}",
@@ -55,55 +60,56 @@ def run(args: argparse.Namespace) -> Exit:
         print(path)
     if args.window:
         _window(sheets)
-    return Exit.OK
+    return Exit.SOME_FAILED if failed else Exit.OK
 
 
-def _raw_sheet(args: argparse.Namespace, draw: random.Random) -> Image | None:
+def _drawn(
+    paths: list[Path], args: argparse.Namespace, draw: random.Random, failed: list[str]
+) -> Iterator[tuple[Path, Image]]:
+    """Some of the pictures; those that cannot be read go to `failed`."""
+    from facerec.errors import InputError
+    from facerec.images import read_image
+
+    for path in sorted(draw.sample(paths, min(args.count, len(paths)))):
+        try:
+            yield path, read_image(path)
+        except InputError as error:
+            failed.append(f"{path}: {error}")
+
+
+def _raw_sheet(args: argparse.Namespace, draw: random.Random, failed: list[str]) -> Image | None:
     from facerec import runtime
     from facerec.draw import BLUE, GREEN, RED, annotate, contact_sheet, fitted
-    from facerec.errors import InputError
-    from facerec.images import choose_faces, find_images, read_image
+    from facerec.images import choose_faces, find_images
 
     photos = find_images(args.raw) if args.raw.is_dir() else []
     if not photos:
         return None
     detector = common.make_detector(args, threads=runtime.cpu_count())
     tiles = []
-    for path in sorted(draw.sample(photos, min(args.count, len(photos)))):
-        try:
-            image = read_image(path)
-        except InputError as error:
-            common.log.warning("%s", error)
-            continue
+    for path, image in _drawn(photos, args, draw, failed):
         faces = choose_faces(detector.detect(image), args.faces, image.shape)
-        image, faces = fitted(image, faces, *_TILE)
-        marks = [(face, f"{face.confidence:.2f}", GREEN) for face in faces]
-        tiles.append((annotate(image, marks, keypoints=True), path.parent.name, BLUE if faces else RED))
-    return (
-        contact_sheet(tiles, 5, *_TILE, f"{args.raw}: {len(tiles)} of {len(photos)}, {detector.name}")
-        if tiles
-        else None
-    )
+        small, scaled = fitted(image, faces, *_TILE)
+        marks = [(face, f"{face.confidence:.2f}", GREEN) for face in scaled]
+        tiles.append((annotate(small, marks, keypoints=True), path.parent.name, BLUE if faces else RED))
+    title = f"{args.raw}: {len(tiles)} of {len(photos)}, {detector.name}"
+    return contact_sheet(tiles, 5, *_TILE, title) if tiles else None
 
 
-def _processed_sheet(args: argparse.Namespace, draw: random.Random) -> Image | None:
+def _processed_sheet(args: argparse.Namespace, draw: random.Random, failed: list[str]) -> Image | None:
     from facerec.draw import BLUE, ORANGE, contact_sheet
-    from facerec.images import find_images, read_image
+    from facerec.images import find_images
 
-    if not args.processed.is_dir():
-        return None
+    crops = find_images(args.processed) if args.processed.is_dir() else []
     people: dict[str, list[Path]] = {}
-    for path in find_images(args.processed):
+    for path in crops:
         people.setdefault("/".join(path.relative_to(args.processed).parts[1:2]), []).append(path)
-    tiles = []
-    for name in sorted(people):
-        for path in sorted(draw.sample(people[name], min(args.count, len(people[name])))):
-            split = path.relative_to(args.processed).parts[0]
-            tiles.append((read_image(path), name, BLUE if split == "train" else ORANGE))
-    total = sum(map(len, people.values()))
-    title = (
-        f"{args.processed}: {len(people)} people, {len(tiles)} of {total} faces (blue: train, orange: test)"
-    )
+    tiles = [
+        (image, name, BLUE if path.relative_to(args.processed).parts[0] == "train" else ORANGE)
+        for name in sorted(people)
+        for path, image in _drawn(people[name], args, draw, failed)
+    ]
+    title = f"{args.processed}: {len(people)} people, {len(tiles)} of {len(crops)} faces (blue: train, orange: test)"
     return contact_sheet(tiles, min(args.count, 20), 110, 110, title) if tiles else None
 
 

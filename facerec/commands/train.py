@@ -17,9 +17,7 @@ facerec train --knn --threshold 0.9     stricter about strangers"""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument(
-        "inputs", nargs="?", type=Path, default=common.EMBEDDINGS, help="default: %(default)s"
-    )
+    parser.add_argument("inputs", nargs="?", type=Path, default=common.EMBEDDINGS, help="default: %(default)s")
     kinds = parser.add_mutually_exclusive_group()
     for kind, text in (
         ("svm", "linear support vector machine (default)"),
@@ -30,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="default: classifiers/KIND.npz")
     parser.add_argument(
         "--threshold",
-        type=float,
+        type=common.distance,
         metavar="D",
         help="distance (0..2) beyond which a face is unknown (default: the model's own)",
     )

@@ -33,9 +33,7 @@ def load_detector(
         WeightsError: the weights cannot be had.
     """
     if min_face < 12:
-        raise UsageError(
-            f"--min-face {min_face} is below 12 pixels, the input of the first network", "use 12 or more"
-        )
+        raise UsageError(f"--min-face {min_face} is below 12 pixels, the input of the first network", "use 12 or more")
     if min_confidence is not None and not 0 <= min_confidence <= 1:
         raise UsageError(f"--min-confidence {min_confidence} is not between 0 and 1")
     if name == "mtcnn":

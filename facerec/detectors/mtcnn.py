@@ -45,9 +45,7 @@ class MTCNN:
     def __init__(self, min_face: int = 20, min_confidence: float | None = None, threads: int = 1) -> None:
         self.min_face = min_face
         self.threshold = O_THRESHOLD if min_confidence is None else min_confidence
-        nets = (
-            runtime.session(weights.graph(NAME, f"{net}.onnx"), threads) for net in ("pnet", "rnet", "onet")
-        )
+        nets = (runtime.session(weights.graph(NAME, f"{net}.onnx"), threads) for net in ("pnet", "rnet", "onet"))
         self._pnet, self._rnet, self._onet = nets
 
     def detect(self, image: Image) -> list[Face]:

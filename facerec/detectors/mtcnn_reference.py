@@ -36,8 +36,7 @@ class MTCNNReference:
             min_face_size=min(20, self.min_face),
         )
         faces = [
-            Face(tuple(row[1:5].tolist()), float(row[5]), np.stack([row[6:11], row[11:16]], axis=1))
-            for row in rows
+            Face(tuple(row[1:5].tolist()), float(row[5]), np.stack([row[6:11], row[11:16]], axis=1)) for row in rows
         ]
         assert all(len(f.keypoints) == len(KEYPOINTS) for f in faces if f.keypoints is not None)
         return [f for f in faces if self.min_face <= 20 or f.size >= self.min_face * 0.8]

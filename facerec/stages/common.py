@@ -45,17 +45,36 @@ def require_folder(folder: Path, cure: str) -> None:
         raise UsageError(f"there is no folder {folder}", cure)
 
 
-def output_names(files: Sequence[Path], base: Path) -> list[str]:
-    """Where each file's outputs go below `base`'s counterpart: relative, without suffix, never shared.
+def require_npz(output: Path) -> None:
+    """Raises where a file of arrays would get another suffix."""
+    if output.suffix != ".npz":
+        raise UsageError(f"{output} does not end in .npz", "choose another --output")
 
-    ``a/1.jpg`` and ``a/1.png`` become ``a/1_jpg`` and ``a/1_png``.
+
+def require_apart(inputs: Path, output: Path) -> None:
+    """Raises where a stage would read what it writes."""
+    a, b = inputs.resolve(), output.resolve()
+    if a == b or a in b.parents or b in a.parents:
+        raise UsageError(f"{inputs} and {output} lie in one another", "choose another --output")
+
+
+def output_names(files: Sequence[Path]) -> list[str]:
+    """Where the outputs of files go, from their relative paths: without suffix, never shared.
+
+    ``a/1.jpg`` and ``a/1.png`` become ``a/1_jpg`` and ``a/1_png``. Upper and lower case count as the same,
+    as some disks have it.
     """
-    stems = [file.relative_to(base).with_suffix("").as_posix() for file in files]
-    shared = {stem for stem, n in Counter(stems).items() if n > 1}
-    return [
-        f"{stem}_{file.suffix[1:].lower()}" if stem in shared else stem
-        for stem, file in zip(stems, files, strict=True)
-    ]
+    stems = [file.with_suffix("").as_posix() for file in files]
+    count = Counter(stem.casefold() for stem in stems)
+    used: set[str] = set()
+    names = []
+    for stem, file in zip(stems, files, strict=True):
+        name = stem if count[stem.casefold()] == 1 else f"{stem}_{file.suffix[1:]}"
+        while name.casefold() in used:
+            name += "_"
+        used.add(name.casefold())
+        names.append(name)
+    return names
 
 
 def process(
@@ -95,26 +114,29 @@ def process(
     with Manifest(output) as manifest:
         keys = {manifest.key(item.path) for item in items}
         tops = {manifest.key(root) for root in roots}
-        below = [
-            k for k in manifest.records if any(k == t or t == "." or k.startswith(f"{t}/") for t in tops)
-        ]
+        below = [k for k in manifest.records if any(k == t or t == "." or k.startswith(f"{t}/") for t in tops)]
         gone = [key for key in below if key not in keys]
         manifest.forget(gone)
         report.removed = len(gone)
+        owner = {
+            (r.split, r.label, r.options.get("name")): key for key, r in manifest.records.items() if key not in keys
+        }
+        for item in items:
+            owner.setdefault((item.split, item.label, item.name), manifest.key(item.path))
 
         def treat(item: Item) -> tuple[Record, bool]:
             key = manifest.key(item.path)
-            asked = {**options, **item.options, "label": item.label, "split": item.split}
+            asked = {**options, **item.options, "name": item.name, "label": item.label, "split": item.split}
             try:
                 digest = sha256_of(item.path)
             except OSError as error:
-                return Record(
-                    key, "", asked, [], f"cannot be read ({error.strerror})", item.label, item.split
-                ), True
+                return Record(key, "", asked, [], f"cannot be read ({error.strerror})", item.label, item.split), True
             if not force and manifest.is_done(key, digest, asked):
                 return manifest.records[key], False
             record = Record(key, digest, asked, label=item.label, split=item.split)
             try:
+                if (other := owner[item.split, item.label, item.name]) != key:
+                    raise InputError(f"{other} already makes {item.label}/{item.name}", "rename one of the two")
                 record.outputs = work(item)
             except InputError as error:
                 record.error = str(error)
@@ -122,18 +144,14 @@ def process(
             return record, True
 
         with Parallel(n_jobs=jobs, prefer="threads", return_as="generator", batch_size=1) as parallel:
-            for record, fresh in progress(
-                parallel(delayed(treat)(item) for item in items), len(items), stage
-            ):
+            for record, fresh in progress(parallel(delayed(treat)(item) for item in items), len(items), stage):
                 if fresh:
                     manifest.write(record)
-                report.done += fresh
-                report.skipped += not fresh
+                report.done += fresh and record.error is None
+                report.skipped += not fresh and record.error is None
                 if record.error is not None:
                     report.failed.append(Failure(record.input, record.error, record.label, record.split))
                     if strict:
-                        raise FacerecError(
-                            f"{record.input}: {record.error}", "leave out --strict to go on past it"
-                        )
+                        raise FacerecError(f"{record.input}: {record.error}", "leave out --strict to go on past it")
     report.seconds = time.perf_counter() - start
     return report

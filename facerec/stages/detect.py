@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -13,8 +12,8 @@ from typing import Any, Literal
 from facerec.artifacts import read_manifest, write_image
 from facerec.errors import InputError, UsageError
 from facerec.images import choose_faces, crop_face, find_images, natural_key, read_image
-from facerec.stages.common import Item, output_names, process, require_folder
-from facerec.types import Crop, Detector, Face, FaceChoice, Progress, StageReport, no_progress
+from facerec.stages.common import Item, output_names, process, require_apart, require_folder
+from facerec.types import Crop, Detector, FaceChoice, Progress, StageReport, no_progress
 
 SIZE = 160
 Split = Literal["auto", "blocks", "random"]
@@ -62,6 +61,7 @@ def detect(
         ArtifactError: the output cannot be written.
     """
     require_folder(inputs, "make it with `facerec extract videos/`, or put photos into raw_images/NAME/")
+    require_apart(inputs, output)
     if not 0 <= test_size < 1:
         raise UsageError(f"--test-size {test_size} is not between 0 and 1")
     items = labelled_photos(inputs)
@@ -88,7 +88,7 @@ def detect(
             raise InputError("no face found")
         outputs = []
         for i, face in enumerate(chosen):
-            number = f"_{i + 1}" if len(chosen) > 1 else ""
+            number = f"~{i + 1}" if len(chosen) > 1 else ""
             relative = f"{item.split}/{item.label}/{item.name}{number}.png"
             write_image(output / relative, crop_face(image, face, crop, SIZE))
             outputs.append({"path": relative, **face.to_json()})
@@ -111,26 +111,21 @@ def detect(
 
 def labelled_photos(inputs: Path) -> list[Item]:
     """Photos with their person and, where the folders say it, their split."""
-    names = {p.name for p in inputs.iterdir() if p.is_dir()}
-    presplit = "train" in names and bool(names & {"test", "val"}) and names <= set(_GIVEN_SPLITS)
-    groups: dict[tuple[str, str], list[Path]] = defaultdict(list)
-    bases = {}
-    for path in find_images(inputs):
-        parts = path.relative_to(inputs).parts
+    photos = find_images(inputs)
+    depths = [path.relative_to(inputs).parts for path in photos]
+    tops = {parts[0] for parts in depths if len(parts) > 1}
+    presplit = "train" in tops and len(tops) > 1 and tops <= set(_GIVEN_SPLITS) and max(map(len, depths)) > 2
+    groups: dict[tuple[str, str], list[tuple[Path, Path]]] = defaultdict(list)
+    for path, parts in zip(photos, depths, strict=True):
         split = _GIVEN_SPLITS[parts[0]] if presplit and len(parts) > 1 else ""
-        depth = 1 + bool(split)
-        label = parts[depth - 1] if len(parts) > depth else ""
-        groups[split, label].append(path)
-        bases[path] = inputs.joinpath(*parts[: depth if label else depth - 1])
-    items = []
-    for (split, label), paths in groups.items():
-        by_base = defaultdict(list)
-        for path in paths:
-            by_base[bases[path]].append(path)
-        for base, files in by_base.items():
-            outputs = output_names(files, base)
-            items += [Item(p, label, split, name) for p, name in zip(files, outputs, strict=True)]
-    return items
+        rest = parts[1:] if split else parts
+        label = rest[0] if len(rest) > 1 else ""
+        groups[split, label].append((path, Path(*rest[bool(label) :])))
+    return [
+        Item(path, label, split, name)
+        for (split, label), group in groups.items()
+        for (path, _), name in zip(group, output_names([relative for _, relative in group]), strict=True)
+    ]
 
 
 def read_frame_times(inputs: Path) -> dict[Path, tuple[str, float]]:
@@ -138,7 +133,8 @@ def read_frame_times(inputs: Path) -> dict[Path, tuple[str, float]]:
     times: dict[Path, tuple[str, float]] = {}
     for record in read_manifest(inputs):
         for out in record.outputs:
-            times[inputs / out["path"]] = (record.input, out["seconds"])
+            if "seconds" in out:
+                times[inputs / out["path"]] = (record.input, out["seconds"])
     return times
 
 
@@ -190,10 +186,3 @@ def block_sides(n: int, tests: int) -> list[str]:
 def _draw(text: str) -> float:
     """A number in [0, 1) that depends on the text only."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
-
-
-def detection_line(name: str, faces: Sequence[Face], error: str | None) -> str:
-    """One image's faces as a line of JSON, as ``facerec detect a.jpg --json`` prints it."""
-    return json.dumps(
-        {"image": name, "error": error, "faces": [f.to_json() for f in faces]}, ensure_ascii=False
-    )

@@ -14,7 +14,7 @@ import numpy as np
 from facerec.artifacts import load_embeddings, read_manifest, save_embeddings
 from facerec.errors import ArtifactError, FacerecError, InputError
 from facerec.images import decode_image, read_bytes, stack_crops
-from facerec.stages.common import require_folder
+from facerec.stages.common import require_folder, require_npz
 from facerec.types import Crop, Embedder, Embeddings, Failure, Progress, StageReport, no_progress
 
 BATCH = 32
@@ -31,14 +31,14 @@ def crop_of(processed: Path) -> tuple[Crop, str]:
         ArtifactError: no manifest, or crops of more than one kind.
     """
     kinds = {
-        (Crop(**r.options["crop"]), r.options["detector"]) for r in read_manifest(processed) if r.outputs
+        (Crop(**r.options["crop"]), r.options["detector"])
+        for r in read_manifest(processed)
+        if r.outputs and "crop" in r.options
     }
     if not kinds:
         raise ArtifactError(f"{processed} holds no faces that facerec cut out", "run `facerec detect` first")
     if len({crop for crop, _ in kinds}) > 1:
-        raise ArtifactError(
-            f"{processed} holds faces cut out in different ways", "run `facerec detect --force`"
-        )
+        raise ArtifactError(f"{processed} holds faces cut out in different ways", "run `facerec detect` to the end")
     return next(iter(kinds))[0], ", ".join(sorted({detector for _, detector in kinds}))
 
 
@@ -68,11 +68,10 @@ def embed(
     """
     start = time.perf_counter()
     require_folder(inputs, "make it with `facerec detect`")
+    require_npz(output)
     crop, detector = crop_of(inputs)
     if crop != embedder.space.crop:
-        raise ArtifactError(
-            f"{inputs} holds {crop}, the embedder takes {embedder.space.crop}", "run `facerec detect`"
-        )
+        raise ArtifactError(f"{inputs} holds {crop}, the embedder takes {embedder.space.crop}", "run `facerec detect`")
     report = StageReport("embed", output)
     partial = output.with_name(f".{output.stem}.partial.npz")
     known = {} if force else _known([output, partial], embedder)
@@ -108,14 +107,12 @@ def embed(
     with ThreadPoolExecutor(1) as reader:
         reads = _read_ahead(reader, lambda batch: _read(inputs, batch, known, embedder.input_size), batches)
         for batch in progress(reads, len(batches), "embed"):
-            new = [
-                content for _, _, content in batch if isinstance(content, np.ndarray) and content.ndim == 3
-            ]
+            new = [content for _, _, content in batch if isinstance(content, np.ndarray) and content.ndim == 3]
             fresh = iter(embedder.embed(stack_crops(new, embedder.input_size)))
             for path, digest, content in batch:
                 if isinstance(content, str):
                     if strict:
-                        raise FacerecError(content, "leave out --strict to go on past it")
+                        raise FacerecError(f"{path}: {content}")
                     missed[path] = Failure(path, content, *faces[path])
                     report.failed.append(missed[path])
                     continue
@@ -157,12 +154,12 @@ def _read(inputs: Path, paths: Sequence[str], known: dict[str, Any], size: int) 
             if digest in known:
                 batch.append((path, digest, known[digest]))
                 continue
-            image = decode_image(data, path)
+            image = decode_image(data)
             if image.shape != (size, size, 3):
-                raise InputError(f"{path}: {image.shape[1]}×{image.shape[0]} pixels instead of {size}×{size}")
+                raise InputError(f"{image.shape[1]}×{image.shape[0]} pixels instead of {size}×{size}")
             batch.append((path, digest, image))
         except InputError as error:
-            batch.append((path, "", str(error)))
+            batch.append((path, "", f"{error.what}: run `facerec detect --force`"))
     return batch
 
 
@@ -191,7 +188,6 @@ def _same(output: Path, result: Embeddings) -> bool:
         earlier.space == result.space
         and earlier.failures == result.failures
         and all(
-            np.array_equal(getattr(earlier, f), getattr(result, f))
-            for f in ("sources", "labels", "splits", "digests")
+            np.array_equal(getattr(earlier, f), getattr(result, f)) for f in ("sources", "labels", "splits", "digests")
         )
     )

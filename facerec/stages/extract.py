@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from facerec.artifacts import write_image
+from facerec.artifacts import TEMPORARY, make_folder, remove, write_image
 from facerec.errors import InputError, UsageError
-from facerec.images import natural_key, sharpness, thumbnail
+from facerec.images import find_files, sharpness, thumbnail
 from facerec.stages.common import Item, process
 from facerec.types import Progress, StageReport, no_progress
 from facerec.video import Frame, Video, is_video
@@ -20,7 +21,6 @@ from facerec.video import Frame, Video, is_video
 CANDIDATES = 5  # frames looked at for each one taken
 NEAR_DUPLICATE = 1.0  # mean difference in grey levels (of 255) of two 32×32 miniatures
 IDENTICAL = 0.05
-CUT_OFF = 0.9  # a video that yields less of its frames than this is reported as cut off
 
 
 def extract(
@@ -70,24 +70,30 @@ def extract(
         items.append(Item(path, label, name=name, options={"every": every} if every else {"count": share}))
 
     def work(item: Item) -> list[dict[str, Any]]:
+        if item.options.get("count") == 0:
+            return []  # fewer frames are wanted than there are videos
         with Video(item.path) as video:
             indices = range(0, video.count, every) if every else None
-            frames = video.at(indices) if indices else sharp_frames(video, item.options["count"])
+            frames = video.at(indices) if indices is not None else sharp_frames(video, item.options["count"])
             outputs = []
+            # All frames or none: leftovers of a run that was killed would become somebody's photos.
+            staging = output / f"{TEMPORARY}{hashlib.sha256(str(item.path).encode()).hexdigest()[:16]}"
             for frame in frames:
                 relative = f"{item.label}/{item.name}_{frame.index:06d}.jpg"
-                write_image(output / relative, frame.image)
+                write_image(staging / Path(relative).name, frame.image)
                 outputs.append({"path": relative, "frame": frame.index, "seconds": frame.seconds})
+            for made in outputs:
+                target = output / str(made["path"])
+                make_folder(target.parent)
+                (staging / target.name).replace(target)
+            remove(staging)
             if not outputs:
                 raise InputError("no frame could be decoded", "the file is damaged: copy or convert it again")
-            if video.ended_at is not None and video.ended_at < CUT_OFF * video.count:
-                what = f"cut off: only {video.ended_at} of {video.count} frames could be read"
-                raise InputError(what, "what there was is kept; copy the video again", outputs)
+            if video.cut_off:
+                raise InputError(video.cut_off, "what there was is kept; copy the video again", outputs)
         return outputs
 
-    return process(
-        "extract", items, inputs, output, {}, work, jobs=jobs, force=force, strict=strict, progress=progress
-    )
+    return process("extract", items, inputs, output, {}, work, jobs=jobs, force=force, strict=strict, progress=progress)
 
 
 def labelled_videos(inputs: Sequence[Path]) -> Iterator[tuple[Path, str]]:
@@ -98,7 +104,7 @@ def labelled_videos(inputs: Sequence[Path]) -> Iterator[tuple[Path, str]]:
                 raise UsageError(f"{top} is not a video by its name", "rename it, for example to NAME.mp4")
             yield top, top.stem
         elif top.is_dir():
-            for path in sorted((p for p in top.rglob("*") if p.is_file() and is_video(p)), key=natural_key):
+            for path in find_files(top, is_video):
                 parts = path.relative_to(top).parts
                 yield path, parts[0] if len(parts) > 1 else path.stem
         else:

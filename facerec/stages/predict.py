@@ -36,7 +36,7 @@ def expand(inputs: Sequence[str]) -> Iterator[Path]:
                 raise UsageError(f"{path} is a video", f"facerec live {path}")
             yield path
         elif matches := sorted(glob.glob(text, recursive=True)):  # noqa: PTH207 - may be absolute
-            yield from (p for p in map(Path, matches) if is_image(p))
+            yield from (p for p in map(Path, matches) if is_image(p) and p.is_file())
         else:
             raise UsageError(f"there is no {text}", "give images, folders or a pattern in quotes")
 
@@ -65,14 +65,19 @@ def predict(
     """
     start = time.perf_counter()
     report = StageReport("predict", output or Path())
-    base = Path(os.path.commonpath([p.absolute().parent for p in inputs])) if inputs else Path()
-    names = output_names([p.absolute() for p in inputs], base)
+    full = [Path(os.path.abspath(p)) for p in inputs]  # noqa: PTH100 - without "..", links kept
+    base = Path(os.path.commonpath([p.parent for p in full])) if full else Path()
+    names = output_names([p.relative_to(base) for p in full])
+    if output is not None:
+        originals = {p.resolve() for p in full}
+        if clash := [name for name in names if (output / f"{name}.jpg").resolve() in originals]:
+            raise UsageError(f"{output}/{clash[0]}.jpg is one of the images", "choose another --output")
     for path, name in progress(list(zip(inputs, names, strict=True)), len(inputs), "predict"):
         try:
             image = read_image(path)
         except InputError as error:
             if strict:
-                raise FacerecError(str(error), "leave out --strict to go on past it") from None
+                raise FacerecError(f"{path}: {error.what}", error.cure) from None
             report.failed.append(Failure(str(path), str(error)))
             emit(str(path), [], str(error))
             continue

@@ -11,7 +11,8 @@ from typing import Any
 from facerec import weights
 from facerec.artifacts import load_embeddings, write_text
 from facerec.classify import Classifier
-from facerec.errors import DataError
+from facerec.errors import DataError, UsageError
+from facerec.stages.common import require_npz
 from facerec.types import Embeddings, StageReport
 
 UNKNOWN, NO_FACE = "unknown", "no face"
@@ -96,7 +97,14 @@ def train(inputs: Path, output: Path, *, kind: str, threshold: float | None = No
         DataError: too few people or photos, or a model whose threshold is not known.
     """
     start = time.perf_counter()
+    require_npz(output)
+    if inputs.resolve() == output.resolve():
+        raise UsageError(f"{output} holds the embeddings", "choose another --output")
     embeddings = load_embeddings(inputs)
+    if reserved := {UNKNOWN, NO_FACE} & set(embeddings.people):
+        raise DataError(
+            f"a person is called {reserved.pop()!r}, which is an answer", "rename the folder in raw_images/"
+        )
     if threshold is None:
         threshold = weights.entry(embeddings.space.model).threshold
         if threshold is None:
@@ -134,9 +142,7 @@ def _score(answers: list[tuple[str, str]]) -> Score:
     return Score(len(answers), right, unknown, len(answers) - right - unknown - no_face, no_face)
 
 
-def _write_reports(
-    output: Path, report: TrainReport, answers: dict[str, list[tuple[str, str]]]
-) -> list[Path]:
+def _write_reports(output: Path, report: TrainReport, answers: dict[str, list[tuple[str, str]]]) -> list[Path]:
     from sklearn.metrics import classification_report
 
     from facerec.plots import confusion_matrix

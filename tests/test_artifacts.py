@@ -1,0 +1,356 @@
+"""Files on disk: atomic, private, locked, checked before they are believed."""
+
+import errno
+import io
+import json
+import os
+import pickle
+import stat
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+from conftest import vectors
+
+from facerec import artifacts
+from facerec.artifacts import (
+    MANIFEST,
+    Manifest,
+    Record,
+    atomic_path,
+    load_embeddings,
+    read_manifest,
+    save_embeddings,
+    write_text,
+)
+from facerec.errors import ArtifactError
+from facerec.types import Failure, Space
+
+# --- atomic writes -------------------------------------------------------------------------------
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
+    target = tmp_path / "a.txt"
+    write_text(target, "old")
+    with pytest.raises(RuntimeError), atomic_path(target) as temp:
+        temp.write_text("half of the ne")
+        raise RuntimeError
+    assert target.read_text() == "old" and names(tmp_path) == ["a.txt"]
+
+
+def test_a_full_disk_is_an_artifact_error_that_leaves_the_old_file(tmp_path, monkeypatch):
+    target = tmp_path / "a.txt"
+    write_text(target, "old")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ArtifactError, match=r"No space left on device.* — make room"):
+        write_text(target, "new")
+    assert target.read_text() == "old" and names(tmp_path) == ["a.txt"]
+
+
+def test_a_folder_that_cannot_be_made_is_an_artifact_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match="cannot be written"):
+        write_text(tmp_path / "file" / "a.txt", "x")
+
+
+def mode(path):
+    return oct(stat.S_IMODE(path.stat().st_mode))
+
+
+def test_files_and_all_new_folders_are_for_their_owner_only(tmp_path):
+    write_text(tmp_path / "a" / "b" / "c.txt", "x")
+    assert mode(tmp_path / "a" / "b" / "c.txt") == "0o600"
+    assert mode(tmp_path / "a" / "b") == mode(tmp_path / "a") == "0o700"
+
+
+def test_a_manifest_is_for_its_owner_only_also_while_it_is_written(tmp_path):
+    with Manifest(tmp_path) as manifest:
+        manifest.write(Record("x.jpg", "0", {}))
+        assert mode(manifest.path) == "0o600"
+    assert mode(manifest.path) == "0o600"
+
+
+# --- manifests -----------------------------------------------------------------------------------
+
+
+def filled(folder, inputs=("raw/2.jpg", "raw/10.jpg", "raw/1.jpg")):
+    with Manifest(folder) as manifest:
+        for name in inputs:
+            out = f"train/{name}"
+            write_text(folder / out, name)
+            manifest.write(Record(name, "sha", {"size": 160, "crop": (1, 2)}, [{"path": out}], label="ana"))
+    return folder
+
+
+def test_closing_sorts_and_keeps_one_line_an_input(tmp_path):
+    folder = filled(tmp_path / "out", ["raw/10.jpg", "raw/2.jpg", "raw/10.jpg"])
+    assert [r.input for r in read_manifest(folder)] == ["raw/2.jpg", "raw/10.jpg"]
+    assert len((folder / MANIFEST).read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "tail",
+    ['{"input": "raw/3.jpg", "sha2', "[1, 2]\n", "7\n", '{"input": "x"}\n', "\0\0\0", '{"foreign": 1}\n\n'],
+)
+def test_a_last_line_that_was_cut_off_costs_that_line_only(tmp_path, tail):
+    folder = filled(tmp_path / "out")
+    whole = (folder / MANIFEST).read_text()
+    (folder / MANIFEST).write_text(whole + tail)
+    assert len(list(read_manifest(folder))) == 3
+    with Manifest(folder) as manifest:
+        assert manifest.is_done("raw/1.jpg", "sha", {"size": 160, "crop": (1, 2)})
+    assert (folder / MANIFEST).read_text() == whole
+
+
+def test_a_line_written_after_a_cut_off_line_is_not_lost(tmp_path):
+    folder = filled(tmp_path / "out")
+    with (folder / MANIFEST).open("a") as file:
+        file.write('{"input": "raw/3.jpg", "sha2')
+    manifest = Manifest(folder).__enter__()
+    manifest.write(Record("raw/4.jpg", "sha", {}))
+    assert "raw/4.jpg" in [r.input for r in read_manifest(folder)]  # killed here, before closing
+    manifest.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("key", "sha", "options", "done"),
+    [
+        ("raw/1.jpg", "sha", {"size": 160, "crop": [1, 2]}, True),
+        ("raw/1.jpg", "other", {"size": 160, "crop": [1, 2]}, False),
+        ("raw/1.jpg", "sha", {"size": 161, "crop": [1, 2]}, False),
+        ("raw/3.jpg", "sha", {"size": 160, "crop": [1, 2]}, False),
+        ("raw/2.jpg", "sha", {"size": 160, "crop": [1, 2]}, False),
+    ],
+    ids=["same", "content", "options", "new", "output gone"],
+)
+def test_done_means_same_content_same_options_outputs_there(tmp_path, key, sha, options, done):
+    folder = filled(tmp_path / "out")
+    (folder / "train/raw/2.jpg").unlink()
+    with Manifest(folder) as manifest:
+        assert manifest.is_done(key, sha, options) is done
+
+
+def test_forgetting_removes_the_outputs_and_folders_left_empty(tmp_path):
+    folder = filled(tmp_path / "out")
+    with Manifest(folder) as manifest:
+        manifest.forget(["raw/1.jpg", "raw/2.jpg"])
+    assert [p.name for p in folder.rglob("*.jpg")] == ["10.jpg"]
+    with Manifest(folder) as manifest:
+        manifest.forget(["raw/10.jpg"])
+    assert names(folder) == [MANIFEST]
+
+
+def test_writing_again_removes_what_is_not_made_any_more(tmp_path):
+    folder = filled(tmp_path / "out", ["raw/1.jpg"])
+    with Manifest(folder) as manifest:
+        manifest.write(Record("raw/1.jpg", "sha2", {}, [], error="no face found"))
+    assert names(folder) == [MANIFEST]
+
+
+def test_a_second_process_is_refused_until_the_first_has_finished(tmp_path):
+    code = f"""
+from pathlib import Path
+from facerec.artifacts import Manifest
+with Manifest(Path({str(tmp_path)!r})):
+    pass
+"""
+    second = [sys.executable, "-c", code]
+    with Manifest(tmp_path):
+        run = subprocess.run(second, capture_output=True, text=True)
+        assert run.returncode == 1 and "another facerec is working on" in run.stderr
+    assert subprocess.run(second).returncode == 0
+
+
+def test_unfinished_files_of_a_killed_process_are_removed(tmp_path):
+    folder = filled(tmp_path / "out")
+    before = sorted(folder.rglob("*"))
+    for name in (".tmp-abc.png", "train/.tmp-xyz.png", ".lock"):
+        (folder / name).write_bytes(b"half")
+    with Manifest(folder):
+        pass
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_manifest_that_cannot_grow_is_an_artifact_error_and_keeps_its_lines(tmp_path):
+    class Full(io.StringIO):
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = filled(tmp_path / "out")
+    before = list(read_manifest(folder))
+    with pytest.raises(ArtifactError, match="No space left"), Manifest(folder) as manifest:
+        manifest._file.close()
+        manifest._file = Full()
+        manifest.write(Record("raw/9.jpg", "sha", {}))
+    assert list(read_manifest(folder)) == before
+
+
+# --- .npz ----------------------------------------------------------------------------------------
+
+FACES = vectors({"Ana": 3, "Ünal 李": 2}, failures=(Failure("raw/x.jpg", "no face", "Ana", "test"),))
+
+
+class Bomb:
+    """Unpickling it writes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def parts():
+    header, arrays = artifacts.embeddings_parts(FACES)
+    return {"kind": "embeddings", "format": artifacts.FORMAT, **header}, dict(arrays)
+
+
+def write_raw(path, header, arrays):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    np.savez(path, header=np.frombuffer(text, np.uint8), **arrays)
+    return path
+
+
+def test_embeddings_survive_saving(tmp_path):
+    save_embeddings(tmp_path / "e.npz", FACES)
+    loaded = load_embeddings(tmp_path / "e.npz")
+    for name in ("vectors", "labels", "sources", "splits", "digests"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(FACES, name))
+    assert loaded.space == FACES.space and loaded.failures == FACES.failures
+
+
+def test_same_content_gives_same_bytes(tmp_path, monkeypatch):
+    save_embeddings(tmp_path / "a.npz", FACES)
+    monkeypatch.setattr("time.time", lambda: 2e9)
+    space = FACES.space.to_json()
+    monkeypatch.setattr(Space, "to_json", lambda _: dict(reversed(space.items())))
+    save_embeddings(tmp_path / "b.npz", FACES)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    assert stat.S_IMODE((tmp_path / "a.npz").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("where", ["labels", "header", "extra"])
+def test_pickles_are_refused_without_being_run(tmp_path, where):
+    header, arrays = parts()
+    arrays[where] = np.array([Bomb(tmp_path / "ran")] * len(FACES), object)
+    if where != "header":
+        arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez(tmp_path / "e.npz", **arrays)
+    with pytest.raises(ArtifactError):
+        load_embeddings(tmp_path / "e.npz")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_pickle_by_the_name_of_embeddings_is_refused_without_being_run(tmp_path):
+    (tmp_path / "e.npz").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
+    with pytest.raises(ArtifactError, match="damaged or not a facerec file"):
+        load_embeddings(tmp_path / "e.npz")
+    assert not (tmp_path / "ran").exists()
+
+
+def change(**changed):
+    def edit(path):
+        header, arrays = parts()
+        arrays |= {k: v for k, v in changed.items() if k in arrays or k == "extra"}
+        header |= {k: v for k, v in changed.items() if k not in arrays}
+        for name in [k for k, v in changed.items() if v is None]:
+            (arrays if name in arrays else header).pop(name)
+        write_raw(path, header, arrays)
+
+    return edit
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-400])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[data.index(b"vectors.npy") + 400] ^= 255
+    path.write_bytes(data)
+
+
+def claim(shape):
+    """An array whose header promises more than the file holds."""
+
+    def edit(path):
+        header, arrays = parts()
+        write_raw(path, header, {k: v for k, v in arrays.items() if k != "vectors"})
+        with zipfile.ZipFile(path, "a") as archive, archive.open("vectors.npy", "w") as member:
+            np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": shape})
+
+    return edit
+
+
+def bomb(path):
+    header, arrays = parts()
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez_compressed(path, header=text, **{**arrays, "vectors": np.zeros((1_000_000, 16), np.float32)})
+
+
+def raw_header(text):
+    return lambda path: write_raw(path, text, parts()[1])
+
+
+DAMAGES = {
+    "missing": (lambda path: path.unlink(), "is missing"),
+    "empty": (lambda path: path.write_bytes(b""), "damaged"),
+    "text": (lambda path: path.write_text("a text"), "damaged"),
+    "cut": (cut, "damaged"),
+    "flipped": (flip, "damaged"),
+    "zip-bomb": (bomb, "claims more data"),
+    "huge-shape": (claim((10**13, 16)), ""),
+    "large-shape": (claim((10, 16)), ""),
+    "other-kind": (change(kind="classifier"), "not embeddings"),
+    "format": (change(format=99), ""),
+    "extra-array": (change(extra=np.zeros(3)), "holds 'extra'"),
+    "no-labels": (change(labels=None), "damaged"),
+    "few-labels": (change(labels=np.array(["too", "few"])), "damaged"),
+    "number-labels": (change(labels=np.zeros(5)), "labels is float64"),
+    "float64": (change(vectors=np.eye(5, dtype=np.float64)), "damaged"),
+    "not-unit": (change(vectors=2 * np.eye(5, dtype=np.float32)), "damaged"),
+    "no-space": (change(space=None), "damaged"),
+    "short-space": (change(space={"model": "x"}), "damaged"),
+    "text-space": (change(space="x"), "damaged"),
+    "foreign-failure": (change(failures=[{"foreign": 1}]), "damaged"),
+    "list-header": (raw_header(b"[]"), ""),
+    "number-header": (raw_header(b"7"), ""),
+    "not-json": (raw_header(b"{not json"), "damaged"),
+    "not-utf8": (raw_header(b"\xff\xfe"), "damaged"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=DAMAGES)
+def test_a_file_that_is_not_right_is_an_artifact_error_with_its_cure(tmp_path, damage, message):
+    path = tmp_path / "e.npz"
+    save_embeddings(path, FACES)
+    damage(path)
+    with pytest.raises(ArtifactError, match=rf"e\.npz.*{message}.* — .*facerec embed"):
+        load_embeddings(path)
+
+
+def test_random_damage_never_raises_anything_but_artifact_errors(tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "e.npz"
+    save_embeddings(path, FACES)
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    refused = 0
+    for _ in range(300):
+        broken = whole.copy()
+        broken[rng.integers(0, len(whole), 2)] = rng.integers(0, 256, 2)
+        path.write_bytes(broken.tobytes())
+        try:
+            load_embeddings(path)
+        except ArtifactError:
+            refused += 1
+    assert refused > 200

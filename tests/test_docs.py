@@ -1,0 +1,75 @@
+"""Every command of the README runs, in the README's order, on real photographs."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import cv2
+import pytest
+
+from facerec import weights
+from facerec.cli import COMMANDS, main, make_parser
+from facerec.images import find_images, read_image
+from facerec.video import VideoWriter
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S))
+LINES = [shlex.split(line, comments=True) for line in SHELL.splitlines() if line.startswith("facerec ")]
+
+
+def test_the_readme_shows_every_command():
+    assert {words[1] for words in LINES} == set(COMMANDS)
+
+
+def test_the_documented_make_targets_exist():
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
+    assert {"help", "setup", "run", "test", "lint", "type", "bench", "clean"} <= targets
+    assert set(re.findall(r"^make (\w+)", SHELL, re.M)) <= targets
+
+
+@pytest.mark.parametrize("document", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+def test_links_lead_somewhere(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)", text):
+        assert target.startswith("https://") or (ROOT / document).parent.joinpath(target).exists(), target
+
+
+@pytest.mark.real
+def test_every_command_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    people = sorted((weights.samples() / "train").iterdir())[:3]
+    monkeypatch.chdir(tmp_path)
+    for person in people:
+        with VideoWriter(Path(f"videos/{person.name}.mp4"), 5) as writer:
+            for photo in find_images(person)[:8]:
+                for _ in range(10):
+                    writer.write(cv2.resize(read_image(photo), (240, 320), interpolation=cv2.INTER_AREA))
+    shutil.copytree(people[0], "photos")
+    shutil.copy(find_images(people[0])[0], "img.jpg")
+    shutil.copy(f"videos/{people[0].name}.mp4", "party.mp4")
+
+    camera = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda source, *a: camera("party.mp4" if source == 0 else source, *a))
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+
+    for words in LINES:
+        if words[1] == "live" and "--headless" not in words:
+            words = [*words, "--headless"]
+        code = main(words[1:])
+        output = capsys.readouterr()
+        assert code in (0, 3), f"{' '.join(words)}: {output.err}"
+        assert output.out.strip(), words
+    assert Path("named.mp4").stat().st_size > 1000
+    assert find_images(Path("named"))
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_the_examples_of_help_parse(command):
+    parser = make_parser()
+    examples = [line for line in COMMANDS[command].EXAMPLES.splitlines() if line.startswith("facerec ")]
+    assert examples
+    for line in examples:
+        words = re.split(r"\s{2,}", line, maxsplit=1)[0]
+        assert parser.parse_args(shlex.split(words)[1:]).command == command

@@ -1,0 +1,280 @@
+"""embed and train: vectors from crops, and a classifier with its honest score."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import CROP, SPACE, FakeDetector, FakeEmbedder, photo, photos, save, tree, vectors
+
+from facerec.artifacts import load_embeddings, save_embeddings
+from facerec.classify import KINDS, Classifier
+from facerec.errors import ArtifactError, DataError, FacerecError, UsageError
+from facerec.stages import embed as stage
+from facerec.stages.detect import detect
+from facerec.stages.train import train
+from facerec.types import Crop, Failure, Space
+
+PEOPLE = {"ana": 10, "ben": 8, "cleo": 6}
+
+
+def detected(root, people=PEOPLE, **options):
+    options = {"crop": CROP, "min_face": 20, "min_confidence": None, **options}
+    photos(root / "raw", people)
+    detect(root / "raw", root / "processed", detector=FakeDetector(), **options)
+    return root / "processed"
+
+
+def go(processed, embedder=None, **options):
+    return stage.embed(
+        processed,
+        processed.parent / "embeddings" / "faces.npz",
+        embedder=embedder or FakeEmbedder(),
+        **options,
+    )
+
+
+@pytest.fixture
+def processed(in_tmp):
+    return detected(in_tmp)
+
+
+def loaded(processed):
+    return load_embeddings(processed.parent / "embeddings" / "faces.npz")
+
+
+# --- embed ---------------------------------------------------------------------------------------
+
+
+def test_each_crop_becomes_a_labelled_vector(processed):
+    save(processed.parent / "raw" / "ana" / "wall.png", photo(1))
+    detected(processed.parent)
+    report = go(processed)
+    e = loaded(processed)
+    assert (report.done, report.skipped, report.failed) == (24, 0, [])
+    assert len(e) == 24 and e.people == ["ana", "ben", "cleo"] and e.space == SPACE and e.detector == "fake"
+    for source, label, split in zip(e.sources, e.labels, e.splits, strict=True):
+        assert source.startswith(f"{split}/{label}/") and (processed / source).exists()
+    assert [(f.source, f.label, f.reason) for f in e.failures] == [("raw/ana/wall.png", "ana", "no face found")]
+    same_person = e.labels[:, None] == e.labels
+    cosines = e.vectors @ e.vectors.T
+    assert cosines[same_person].min() > 0.98 > 0.5 > cosines[~same_person].max()
+
+
+def test_again_embeds_nothing_and_only_new_crops_are_embedded(processed):
+    go(processed)
+    before = tree(processed.parent / "embeddings")
+    embedder = FakeEmbedder()
+    report = go(processed, embedder)
+    assert (report.done, report.skipped, embedder.embedded) == (0, 24, 0)
+    assert tree(processed.parent / "embeddings") == before
+    detected(processed.parent, {**PEOPLE, "dora": 4})
+    embedder = FakeEmbedder()
+    assert go(processed, embedder).done == embedder.embedded == 4
+    assert len(loaded(processed)) == 28
+    go(processed, embedder := FakeEmbedder(), force=True)
+    assert embedder.embedded == 28
+
+
+def test_a_photo_that_moved_to_the_other_side_keeps_its_vector_and_changes_its_split(processed):
+    go(processed)
+    detected(processed.parent, test_size=0.6)
+    report = go(processed)
+    assert report.done == 0 and (loaded(processed).splits == "test").sum() == 6 + 5 + 4
+
+
+def test_crops_that_are_gone_have_no_vector(processed):
+    go(processed)
+    for i in range(5):
+        (processed.parent / "raw" / "ana" / f"{i}.png").unlink()
+    detect(
+        processed.parent / "raw",
+        processed,
+        detector=FakeDetector(),
+        crop=CROP,
+        min_face=20,
+        min_confidence=None,
+    )
+    go(processed)
+    assert (loaded(processed).labels == "ana").sum() == 5
+
+
+@pytest.mark.parametrize("after", [0, 3, 15, 23])
+def test_interrupted_and_run_again_equals_undisturbed(processed, monkeypatch, after):
+    go(processed)
+    whole = tree(processed.parent / "embeddings")
+    (processed.parent / "embeddings" / "faces.npz").unlink()
+    monkeypatch.setattr(stage, "CHECKPOINT_SECONDS", -1)
+    monkeypatch.setattr(stage, "BATCH", 3)
+    with pytest.raises(KeyboardInterrupt):
+        go(processed, FakeEmbedder(interrupt_after=after))
+    embedder = FakeEmbedder()
+    report = go(processed, embedder)
+    assert report.skipped == after // 3 * 3 and embedder.embedded == report.done == 24 - report.skipped
+    assert tree(processed.parent / "embeddings") == whole
+
+
+@pytest.mark.parametrize("damage", [b"", b"damaged", None])
+def test_a_damaged_earlier_file_is_made_again(processed, damage):
+    go(processed)
+    path = processed.parent / "embeddings" / "faces.npz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-50] if damage is None else damage)
+    assert go(processed).done == 24 and path.read_bytes() == whole
+
+
+def test_vectors_of_another_space_are_not_taken_over(processed):
+    go(processed)
+    other = Space("facenet-512", "else", CROP, False)
+    assert go(processed, FakeEmbedder(other)).done == 24 and loaded(processed).space == other
+
+
+def test_crops_cut_out_otherwise_than_the_embedder_takes_are_refused(processed):
+    with pytest.raises(ArtifactError, match=r"margin=0\.075.*margin=0\.3.* — run `facerec detect`"):
+        go(processed, FakeEmbedder(Space("facenet-128", "fake", Crop(0.3), False)))
+
+
+def test_crops_cut_out_in_two_ways_are_refused(processed):
+    photos(processed.parent / "more", {"dora": 2})
+    detect(
+        processed.parent / "more", processed,
+        detector=FakeDetector(), crop=Crop(0.3), min_face=20, min_confidence=None,
+    )  # fmt: skip
+    with pytest.raises(ArtifactError, match="different ways — run `facerec detect"):
+        go(processed)
+
+
+def test_a_crop_that_cannot_be_read_is_reported_and_stays_in_the_denominator(processed):
+    victim = next((processed / "test" / "ana").iterdir())
+    victim.write_bytes(victim.read_bytes()[:200])
+    save(next((processed / "train" / "ben").iterdir()), photo(1))
+    for _ in range(2):
+        report = go(processed)
+        assert sorted(f.label for f in report.failed) == ["ana", "ben"]
+    e = loaded(processed)
+    assert len(e) == 22 and {(f.label, f.split) for f in e.failures} == {("ana", "test"), ("ben", "train")}
+    with pytest.raises(FacerecError, match=r"(ana|ben)/\d\.png: "):
+        go(processed, strict=True)
+
+
+def test_nothing_to_embed_says_what_to_run(in_tmp):
+    with pytest.raises(UsageError, match="facerec detect"):
+        go(in_tmp / "processed")
+    (in_tmp / "processed").mkdir()
+    with pytest.raises(ArtifactError, match=r"no faces.*facerec detect"):
+        go(in_tmp / "processed")
+    processed = detected(in_tmp / "a", {"ana": 1})
+    next(processed.rglob("*.png")).write_bytes(b"x")
+    with pytest.raises(ArtifactError, match=r"no face in .* can be read"):
+        go(processed)
+
+
+# --- train ---------------------------------------------------------------------------------------
+
+
+def fit(processed, kind="nearest", threshold=0.5):
+    root = processed.parent
+    return train(
+        root / "embeddings" / "faces.npz",
+        root / "classifiers" / f"{kind}.npz",
+        kind=kind,
+        threshold=threshold,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_writes_a_classifier_and_its_reports(processed, kind):
+    go(processed)
+    report = fit(processed, kind)
+    assert (report.people, report.done, report.calibrated) == (3, 17, True)
+    assert (report.train.total, report.train.accuracy) == (17, 1) and (
+        report.test.total,
+        report.test.accuracy,
+    ) == (7, 1)
+    folder = processed.parent / "classifiers"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        f"{kind}{s}" for s in (".confusion.png", ".npz", ".report.json", ".report.txt")
+    ]
+    assert set(report.files) == set(folder.iterdir())
+    data = json.loads((folder / f"{kind}.report.json").read_text())
+    assert data["split"] == "test" and data["test"]["accuracy"] == 1 and data["people"]["ana"]["support"] == 3
+    assert "7/7 = 1.000" in (folder / f"{kind}.report.txt").read_text()
+    classifier = Classifier.load(folder / f"{kind}.npz")
+    assert len(classifier.photos) == 17 and set(classifier.photos.splits) == {"train"}
+    json.dumps(report.to_json())
+
+
+def test_photos_without_a_face_count_as_errors(processed):
+    (wall := processed.parent / "raw" / "ana" / "wall.png").parent.mkdir(exist_ok=True)
+    for i in range(6):
+        save(wall.with_name(f"wall{i}.png"), photo(i))
+    detected(processed.parent)
+    go(processed)
+    report = fit(processed)
+    missed = [f.split for f in loaded(processed).failures]
+    assert report.train.no_face == missed.count("train") and report.test.no_face == missed.count("test")
+    assert min(report.train.no_face, report.test.no_face) > 0 and len(missed) == 6
+    for score in (report.train, report.test):
+        assert score.right == score.total - score.no_face and score.accuracy == score.right / score.total < 1
+    assert "no face" in (processed.parent / "classifiers" / "nearest.report.txt").read_text()
+
+
+def test_a_score_tells_wrong_unknown_and_missed_apart(in_tmp):
+    angles = {"ana": [0, 0.1, 0.05, 0.95, 2.5], "ben": [1, 1.1, 1.05]}
+    labels = [name for name, values in angles.items() for _ in values]
+    flat = np.array([a for values in angles.values() for a in values])
+    splits = np.array(["train", "train", "test", "test", "test", "train", "train", "test"])
+    faces = vectors({"ana": 5, "ben": 3}, dim=2, splits=splits, failures=(Failure("x", "no face", "ben", "test"),))
+    faces.vectors[:] = np.stack([np.cos(flat), np.sin(flat)], axis=1)
+    assert faces.labels.tolist() == labels
+    save_embeddings(in_tmp / "e.npz", faces)
+    score = train(in_tmp / "e.npz", in_tmp / "c.npz", kind="nearest", threshold=0.3).test
+    assert (score.total, score.right, score.wrong, score.unknown, score.no_face) == (5, 2, 1, 1, 1)
+    assert str(score) == "2/5 = 0.400 (1 wrong, 1 unknown, 1 no face)"
+
+
+@pytest.mark.parametrize("name", ["unknown", "no face"])
+def test_a_person_called_like_an_answer_is_refused(in_tmp, name):
+    save_embeddings(in_tmp / "e.npz", vectors({"ana": 4, name: 4}))
+    with pytest.raises(DataError, match=f"{name}.* — rename"):
+        train(in_tmp / "e.npz", in_tmp / "c.npz", kind="nearest", threshold=1.0)
+
+
+def test_without_test_photos_the_reports_are_of_the_training_photos(in_tmp):
+    processed = detected(in_tmp, test_size=0)
+    go(processed)
+    report = fit(processed)
+    assert report.test.total == 0 and report.test.accuracy is None and str(report.test) == "no photos"
+    assert json.loads((in_tmp / "classifiers" / "nearest.report.json").read_text())["split"] == "train"
+
+
+def test_a_person_seen_only_in_the_test_set_counts_as_an_error(in_tmp):
+    for side, people in (("train", {"ana": 3, "ben": 3}), ("test", {"ana": 2, "cleo": 2})):
+        photos(in_tmp / "raw" / side, people)
+    detect(
+        in_tmp / "raw",
+        in_tmp / "processed",
+        detector=FakeDetector(),
+        crop=CROP,
+        min_face=20,
+        min_confidence=None,
+    )
+    go(in_tmp / "processed")
+    score = fit(in_tmp / "processed").test
+    assert (score.total, score.right, score.unknown) == (4, 2, 2)
+
+
+def test_the_default_threshold_is_the_models_own_and_one_that_is_not_known_must_be_given(processed):
+    from facerec.weights import CATALOGUE
+
+    go(processed)
+    assert fit(processed, threshold=None).threshold == CATALOGUE["facenet-128"].threshold
+    go(processed, FakeEmbedder(Space("facenet-512", "fake", CROP, False)))
+    if CATALOGUE["facenet-512"].threshold is None:
+        with pytest.raises(DataError, match="--threshold"):
+            fit(processed, threshold=None)
+    assert fit(processed, threshold=0.7).threshold == 0.7
+
+
+def test_training_without_embeddings_says_what_to_run(in_tmp):
+    with pytest.raises(ArtifactError, match="is missing — make it with `facerec embed`"):
+        fit(in_tmp / "processed")

@@ -1,0 +1,144 @@
+"""Videos: order, time stamps, jumps, damage, phones held upright; cameras; writing."""
+
+import struct
+
+import numpy as np
+import pytest
+from conftest import number_of, numbered, video
+
+from facerec.errors import InputError
+from facerec.video import SEEK_GAP, Camera, Video, VideoWriter, is_video
+
+LONG = SEEK_GAP + 60
+
+
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory):
+    return video(tmp_path_factory.mktemp("v") / "long.mp4", map(numbered, range(LONG)), fps=25)
+
+
+def test_frames_come_in_order_with_their_times(long_video):
+    with Video(long_video) as film:
+        frames = list(film.frames())
+        assert film.count == LONG and film.fps == pytest.approx(25) and film.ended_at == LONG
+    assert [f.index for f in frames] == [number_of(f.image) for f in frames] == list(range(LONG))
+    np.testing.assert_allclose([f.seconds for f in frames], np.arange(LONG) / 25, atol=0.002)
+
+
+@pytest.mark.parametrize("indices", [[0, 1, 5], [3, SEEK_GAP + 40], [SEEK_GAP + 7, SEEK_GAP + 8], [LONG - 1]])
+def test_a_jump_gives_the_frame_and_time_of_sequential_reading(long_video, indices):
+    with Video(long_video) as film:
+        frames = list(film.at(indices))
+    assert [number_of(f.image) for f in frames] == [f.index for f in frames] == indices
+    np.testing.assert_allclose([f.seconds for f in frames], np.array(indices) / 25, atol=0.002)
+
+
+def test_every_nth_frame(long_video):
+    with Video(long_video) as film:
+        assert [number_of(f.image) for f in film.frames(step=100)] == list(range(0, LONG, 100))
+
+
+def test_reading_ends_where_the_video_ends(long_video):
+    with Video(long_video) as film:
+        assert [f.index for f in film.at([LONG - 1, LONG, LONG + 1])] == [LONG - 1]
+        assert film.ended_at == LONG
+
+
+def test_colours_come_as_rgb(tmp_path):
+    red = np.full((64, 96, 3), (220, 30, 30), np.uint8)
+    with Video(video(tmp_path / "red.mp4", [red] * 3)) as film:
+        assert np.abs(film.read(0).image.astype(int) - red).max() < 20
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.mkv", "Ünal 李.mp4"])
+def test_other_containers_and_names(tmp_path, name):
+    codec = "MJPG" if name.endswith("avi") else "mp4v"
+    with Video(video(tmp_path / name, map(numbered, range(12)), codec=codec)) as film:
+        assert [number_of(f.image) for f in film.frames()] == list(range(12))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "corner"),
+    [((0, 1, -1, 0), (0, -1)), ((-1, 0, 0, -1), (-1, -1)), ((0, -1, 1, 0), (-1, 0))],
+    ids=["90", "180", "270"],
+)
+def test_a_phone_video_comes_upright(tmp_path, matrix, corner):
+    frame = np.full((64, 96, 3), 60, np.uint8)
+    frame[:24, :24] = 250  # upper left as stored; the rotation in the header moves it
+    path = video(tmp_path / "phone.mp4", [frame] * 5)
+    data = bytearray(path.read_bytes())
+    a, b, c, d = (v * 0x10000 for v in matrix)
+    at = data.index(b"tkhd") + 44
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 0x40000000)
+    path.write_bytes(data)
+    with Video(path) as film:
+        image = film.read(0).image
+    assert image.shape == ((64, 96, 3) if matrix[0] else (96, 64, 3))
+    bright = {(y, x) for y in (0, -1) for x in (0, -1) if image[y, x].mean() > 180}
+    assert bright == {corner}
+
+
+def test_a_truncated_video_gives_what_it_holds(tmp_path):
+    path = video(tmp_path / "cut.avi", map(numbered, range(40)), codec="MJPG")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with Video(path) as film:
+        seen = [number_of(f.image) for f in film.frames()]
+        assert film.ended_at == len(seen)
+    assert seen == list(range(len(seen))) and 10 < len(seen) < 30
+
+
+@pytest.mark.parametrize("content", [b"", b"a text by the name of a video", None], ids=["empty", "text", "missing"])
+def test_what_is_no_video_is_an_input_error(tmp_path, content):
+    path = tmp_path / "bad.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match="not a video" if path.exists() else "no such file"):
+        Video(path)
+
+
+def test_an_mp4_cut_off_before_its_index_is_an_input_error(tmp_path):
+    path = video(tmp_path / "bad.mp4", map(numbered, range(40)))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match="cut off"):
+        Video(path)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("a.MP4", True), ("a.mov", True), (".a.mp4", False), ("a.jpg", False)])
+def test_is_video_goes_by_the_name(tmp_path, name, expected):
+    assert is_video(tmp_path / name) is expected
+
+
+def test_a_camera_gives_each_frame_once_and_ends_with_its_source(long_video):
+    with Camera(str(long_video)) as camera:
+        seen = [f.index for f in camera.frames()]
+    assert seen == sorted(set(seen)) and 0 < len(seen) <= LONG and seen[-1] < LONG
+
+
+def test_a_missing_camera_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match=r"cannot be opened — .*plugged in"):
+        Camera(str(tmp_path / "no-such-stream"))
+
+
+def test_a_written_video_reads_back(tmp_path):
+    with VideoWriter(tmp_path / "new" / "out.mp4", 12) as writer:
+        for i in range(6):
+            writer.write(numbered(i))
+        assert not writer.path.exists()
+    with Video(writer.path) as film:
+        assert film.fps == pytest.approx(12) and [number_of(f.image) for f in film.frames()] == list(range(6))
+    assert [p.name for p in writer.path.parent.iterdir()] == ["out.mp4"]
+
+
+def test_a_video_that_could_not_be_finished_leaves_the_old_one(tmp_path):
+    path = tmp_path / "out.mp4"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), VideoWriter(path, 12) as writer:
+        writer.write(numbered(0))
+        raise RuntimeError
+    assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_writing_nothing_writes_no_file(tmp_path):
+    with VideoWriter(tmp_path / "out.mp4", 12):
+        pass
+    assert not list(tmp_path.iterdir())

