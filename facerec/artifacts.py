@@ -173,8 +173,8 @@ class Manifest:
             if kind is None or not issubclass(kind, ArtifactError):
                 write_text(self.path, text)
         finally:
+            (self.folder / ".lock").unlink(missing_ok=True)  # before the release: nobody gets a lock on nothing
             self._lock.release()
-            (self.folder / ".lock").unlink(missing_ok=True)
 
     def _load(self) -> None:
         self.records = {record.input: record for record in read_manifest(self.folder)}

@@ -8,13 +8,16 @@ package 1.0.0, so that both find the same boxes.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from facerec import runtime, weights
-from facerec.types import Face, Image
+from facerec.types import Face, FloatArray, Image
 
 NAME = "mtcnn"
 
@@ -22,9 +25,12 @@ CELL, STRIDE = 12, 2  # P-Net looks at 12×12 pixels, every second pixel
 SCALE_FACTOR = 0.709  # area halves from one pyramid level to the next
 P_THRESHOLD, R_THRESHOLD, O_THRESHOLD = 0.6, 0.7, 0.8  # face scores to pass each network
 LEVEL_IOU, NMS_IOU = 0.5, 0.7  # suppression inside a pyramid level; everywhere else
-MAX_PATCHES = 512  # of R-Net and O-Net in one call; OpenCV's remap makes at most 32767 rows
+MIN_PATCHES, MAX_PATCHES = 16, 512  # of R-Net and O-Net in one call; OpenCV's remap makes at most 32767 rows
 GREY = (127.5, 127.5, 127.5)  # zero after normalisation
 OUTSIDE = -10.0  # far enough from the image not to be blended with its edge
+
+T = TypeVar("T")
+S = TypeVar("S")
 
 Boxes = npt.NDArray[np.float64]
 """(n, 4) float64: x1, y1, x2, y2 in source pixels."""
@@ -45,7 +51,11 @@ class MTCNN:
     def __init__(self, min_face: int = 20, min_confidence: float | None = None, threads: int = 1) -> None:
         self.min_face = min_face
         self.threshold = O_THRESHOLD if min_confidence is None else min_confidence
-        nets = (runtime.session(weights.graph(NAME, f"{net}.onnx"), threads) for net in ("pnet", "rnet", "onet"))
+        # Threads take whole pyramid levels and batches of patches: inside these small convolutions they
+        # would spend their time waiting for one another.
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._threads = threads
+        nets = (runtime.session(weights.graph(NAME, f"{net}.onnx"), threads=1) for net in ("pnet", "rnet", "onet"))
         self._pnet, self._rnet, self._onet = nets
 
     def detect(self, image: Image) -> list[Face]:
@@ -55,30 +65,32 @@ class MTCNN:
         boxes = self._refine(pixels, boxes)
         return self._output(pixels, boxes)
 
-    def _propose(self, pixels: npt.NDArray[np.float32]) -> Boxes:
-        """P-Net over the image pyramid → square candidates."""
-        boxes, scores = [], []
-        for scale in pyramid(pixels.shape[0], pixels.shape[1], self.min_face):
-            h, w = int(pixels.shape[0] * scale), int(pixels.shape[1] * scale)
-            level = cv2.resize(pixels, (w, h), interpolation=cv2.INTER_AREA)
-            offsets, probabilities = self._pnet.run(None, {"image": level[None]})
-            score = probabilities[0, :, :, 1]
-            y, x = np.nonzero(score > P_THRESHOLD)
-            if len(y) == 0:
-                continue
-            # The package counts a cell's pixels from 1 to 12, so it is 11 wide.
-            cell = np.stack([x, y, x, y], axis=1) * STRIDE + np.array([1, 1, CELL, CELL])
-            level_boxes = (cell + offsets[0, y, x] * (CELL - 1)) / scale
-            level_scores = score[y, x]
-            keep = suppress(level_boxes, level_scores, LEVEL_IOU)
-            boxes.append(level_boxes[keep])
-            scores.append(level_scores[keep])
-        if not boxes:
-            return np.empty((0, 4))
-        found, score = np.concatenate(boxes), np.concatenate(scores)
-        return squared(found[suppress(found, score, NMS_IOU)])
+    def _map(self, function: Callable[[T], S], items: Iterable[T]) -> list[S]:
+        return list(self._pool.map(function, items) if self._pool else map(function, items))
 
-    def _refine(self, pixels: npt.NDArray[np.float32], boxes: Boxes) -> Boxes:
+    def _propose(self, pixels: FloatArray) -> Boxes:
+        """P-Net over the image pyramid → square candidates."""
+        scales = pyramid(pixels.shape[0], pixels.shape[1], self.min_face)
+        if not scales:
+            return np.empty((0, 4))
+        levels = self._map(lambda scale: self._level(pixels, scale), scales)
+        boxes, scores = (np.concatenate(parts) for parts in zip(*levels, strict=True))
+        return squared(boxes[suppress(boxes, scores, NMS_IOU)])
+
+    def _level(self, pixels: FloatArray, scale: float) -> tuple[Boxes, FloatArray]:
+        """P-Net on one level of the pyramid → boxes and scores."""
+        h, w = int(pixels.shape[0] * scale), int(pixels.shape[1] * scale)
+        level = cv2.resize(pixels, (w, h), interpolation=cv2.INTER_AREA)
+        offsets, probabilities = self._pnet.run(None, {"image": level[None]})
+        score = probabilities[0, :, :, 1]
+        y, x = np.nonzero(score > P_THRESHOLD)
+        # The package counts a cell's pixels from 1 to 12, so it is 11 wide.
+        cell = np.stack([x, y, x, y], axis=1) * STRIDE + np.array([1, 1, CELL, CELL])
+        boxes = (cell + offsets[0, y, x] * (CELL - 1)) / scale
+        keep = suppress(boxes, score[y, x], LEVEL_IOU)
+        return boxes[keep], score[y, x][keep]
+
+    def _refine(self, pixels: FloatArray, boxes: Boxes) -> Boxes:
         """R-Net → fewer, better square candidates."""
         if len(boxes) == 0:
             return boxes
@@ -87,7 +99,7 @@ class MTCNN:
         boxes, score = adjusted(boxes[keep], offsets[keep]), probabilities[keep, 1]
         return squared(boxes[suppress(boxes, score, NMS_IOU)])
 
-    def _output(self, pixels: npt.NDArray[np.float32], boxes: Boxes) -> list[Face]:
+    def _output(self, pixels: FloatArray, boxes: Boxes) -> list[Face]:
         """O-Net → faces with keypoints."""
         if len(boxes) == 0:
             return []
@@ -103,15 +115,14 @@ class MTCNN:
             for i in suppress(boxes, score, NMS_IOU, of_smaller=True)
         ]
 
-    def _run(
-        self, net: object, pixels: npt.NDArray[np.float32], boxes: Boxes, side: int
-    ) -> list[npt.NDArray[np.float32]]:
+    def _run(self, net: Any, pixels: FloatArray, boxes: Boxes, side: int) -> list[FloatArray]:
         """Cuts the boxes out and runs a network on them, in bounded batches."""
-        batches = [
-            net.run(None, {"image": patches(pixels, boxes[i : i + MAX_PATCHES], side)})  # type: ignore[attr-defined]
-            for i in range(0, len(boxes), MAX_PATCHES)
-        ]
-        return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+        size = min(max(-(-len(boxes) // self._threads), MIN_PATCHES), MAX_PATCHES)
+        parts = self._map(
+            lambda start: net.run(None, {"image": patches(pixels, boxes[start : start + size], side)}),
+            range(0, len(boxes), size),
+        )
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
 
 def pyramid(height: int, width: int, min_face: int) -> list[float]:
@@ -152,7 +163,7 @@ def suppress(
     return order[keep]
 
 
-def adjusted(boxes: Boxes, offsets: npt.NDArray[np.float32]) -> Boxes:
+def adjusted(boxes: Boxes, offsets: FloatArray) -> Boxes:
     """Boxes moved by a network's bounding-box regression; offsets in shares of the (inclusive) size."""
     size = boxes[:, 2:] - boxes[:, :2] + 1
     return boxes + offsets * np.hstack([size, size])
@@ -165,7 +176,7 @@ def squared(boxes: Boxes) -> Boxes:
     return np.hstack([centre - half, centre + half])
 
 
-def patches(pixels: npt.NDArray[np.float32], boxes: Boxes, side: int) -> npt.NDArray[np.float32]:
+def patches(pixels: FloatArray, boxes: Boxes, side: int) -> FloatArray:
     """Boxes cut out and resized bilinearly; mid-grey outside the image.
 
     The sampling grid is that of tf.image.crop_and_resize on boxes given as shares of the image, which
