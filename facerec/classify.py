@@ -103,6 +103,11 @@ _MODELS: dict[str, type[LinearSVM] | type[Neighbours] | type[Prototypes]] = {
 }
 
 
+def train_model(kind: str, vectors: FloatArray, labels: npt.NDArray[np.str_]) -> Model:
+    """A model of one of the `KINDS`, from unit rows (n, d) and names (n,)."""
+    return _MODELS[kind].train(vectors, labels)
+
+
 @dataclass(frozen=True)
 class Decision:
     """One vector's answer; the fields are those of `facerec.types.Prediction`."""
@@ -153,7 +158,7 @@ class Classifier:
                 f"an SVM tells people apart, and there is only {photos.people[0]!r}",
                 "add a second person, or use --nearest, which goes by distance alone",
             )
-        model = _MODELS[kind].train(photos.vectors, photos.labels)
+        model = train_model(kind, photos.vectors, photos.labels)
         return cls(kind, model, _calibrate(kind, photos), photos, threshold)
 
     def decide(self, vectors: FloatArray) -> list[Decision]:
@@ -231,7 +236,7 @@ class Classifier:
                 if svm.coef.shape != (rows, photos.vectors.shape[1]) or len(svm.intercept) != rows or not finite:
                     raise ValueError("the SVM does not fit the people")
             else:
-                model = _MODELS[kind].train(photos.vectors, photos.labels)
+                model = train_model(kind, photos.vectors, photos.labels)
             return cls(kind, model, None if platt is None else (float(platt[0]), float(platt[1])), photos, threshold)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ArtifactError(f"{path} is damaged ({error})", cure) from None
@@ -254,7 +259,7 @@ def _calibrate(kind: str, photos: Embeddings) -> tuple[float, float] | None:
     held_out, own = [], []
     for _, test in StratifiedKFold(folds, shuffle=True, random_state=0).split(rows, photos.labels[rows]):
         train = np.setdiff1d(np.arange(len(photos)), rows[test])
-        model = _MODELS[kind].train(photos.vectors[train], photos.labels[train])
+        model = train_model(kind, photos.vectors[train], photos.labels[train])
         held_out.append(model.scores(photos.vectors[rows[test]]))
         own.append(np.array(photos.people) == photos.labels[rows[test]][:, None])
     logistic = LogisticRegression(C=100.0).fit(np.concatenate(held_out).reshape(-1, 1), np.concatenate(own).ravel())

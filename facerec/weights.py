@@ -28,6 +28,8 @@ from filelock import FileLock
 from facerec.artifacts import TEMPORARY, atomic_path, remove, sha256_of
 from facerec.errors import UsageError, WeightsError
 
+EXPORT_VERSION = 1
+"""Raised when `facerec.reference` writes other graphs, so that cached ones are exported again."""
 EXPORT_TOLERANCE = 1e-4
 """Largest difference from TensorFlow's output at which an exported graph is accepted."""
 
@@ -255,7 +257,9 @@ def _graphs_recorded(item: Entry) -> bool:
     """Whether the graphs exist and were made from the weights that the catalogue names."""
     try:
         record = _record(item.name)
-        recorded = record["weights"] == item.files and set(record["graphs"]) == set(item.graphs)
+        recorded = (record["version"], record["weights"]) == (EXPORT_VERSION, item.files) and set(
+            record["graphs"]
+        ) == set(item.graphs)
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return recorded and all((home() / "graphs" / g).exists() for g in item.graphs)
@@ -388,6 +392,7 @@ def _export(item: Entry, paths: list[Path]) -> None:
                 f"more than {EXPORT_TOLERANCE:g} is not accepted; report this with your package versions",
             )
         record = {
+            "version": EXPORT_VERSION,
             "weights": item.files,
             "graphs": {g: sha256_of(Path(temp) / g) for g in item.graphs},
             "difference_from_tensorflow": difference,
