@@ -33,15 +33,18 @@ def machine() -> str:
     return f"{name}, {runtime.cpu_count()} cores, {runtime.describe()}, Python {platform.python_version()}"
 
 
-def fastest(function: Callable[[], Any], repeats: int) -> float:
-    """Milliseconds of the fastest of `repeats` calls, after one that is not counted."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times) * 1000
+def fastest(repeats: int, *functions: Callable[[], Any]) -> list[float]:
+    """Milliseconds of the fastest of `repeats` calls of each function, called in turn; the first round is not counted.
+
+    In turn, so that a machine that is busy with something else for a while is so for all of them.
+    """
+    times: list[list[float]] = [[] for _ in functions]
+    for _ in range(repeats + 1):
+        for function, taken in zip(functions, times, strict=True):
+            start = time.perf_counter()
+            function()
+            taken.append(time.perf_counter() - start)
+    return [min(taken[1:]) * 1000 for taken in times]
 
 
 def overlap(a: Face, b: Face) -> float:

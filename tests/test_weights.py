@@ -155,7 +155,7 @@ def test_a_graph_is_used_only_as_it_was_exported(facerec_home, monkeypatch):
     item = Entry("net", "a network", "MIT", Download("http://127.0.0.1:9/net.h5"), files, ("net.onnx",))
     monkeypatch.setitem(CATALOGUE, "net", item)
     assert weights.status("net") == "fetched"
-    record = {"weights": files, "graphs": {"net.onnx": sha256(BODY)}}
+    record = {"version": weights.EXPORT_VERSION, "weights": files, "graphs": {"net.onnx": sha256(BODY)}}
     (facerec_home / "graphs" / "net.json").write_text(json.dumps(record))
     assert weights.status("net") == "ready" and weights.graph("net", "net.onnx") == graph
     weights.graph.cache_clear()
