@@ -24,13 +24,9 @@ def data(part: str) -> Path:
 
 def machine() -> str:
     """Processor, cores and engine, for the head of a table."""
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return f"{name}, {runtime.cpu_count()} cores, {runtime.describe()}, Python {platform.python_version()}"
+    return (
+        f"{runtime.processor()}, {runtime.cpu_count()} cores, {runtime.describe()}, Python {platform.python_version()}"
+    )
 
 
 def fastest(repeats: int, *functions: Callable[[], Any]) -> list[float]:

@@ -91,7 +91,11 @@ def _cannot_write(target: Path, error: OSError) -> ArtifactError | InputError:
 
 def write_image(path: Path, image: Image) -> None:
     """Writes an RGB picture atomically; PNG or JPEG by the suffix."""
-    data = encode_image(image, path.suffix)
+    write_bytes(path, encode_image(image, path.suffix))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes bytes atomically."""
     with atomic_path(path) as temp:
         temp.write_bytes(data)
 

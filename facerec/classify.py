@@ -7,6 +7,7 @@ gate stands behind each kind, so that a stranger is not given the name of whoeve
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,9 @@ class LinearSVM:
         """Fits it to unit rows (n, d) and names (n,)."""
         from sklearn.svm import LinearSVC
 
-        fitted = LinearSVC(C=1.0, random_state=0).fit(vectors, labels)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The number of unique classes")  # one photo each is meant
+            fitted = LinearSVC(C=1.0, random_state=0).fit(vectors, labels)
         return cls(fitted.coef_, fitted.intercept_)
 
     def scores(self, vectors: FloatArray) -> Scores:

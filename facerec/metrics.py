@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +27,20 @@ class Pair:
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """Reads pairs in the format of LFW's pairs.txt; photos as ``NAME/NAME_0001.jpg``.
+    """Reads pairs in the format of LFW's pairs.txt (photos as ``NAME/NAME_0001.jpg``), or of `write_pairs`.
 
     Raises:
-        InputError: not in that format.
+        InputError: in neither format.
     """
+    if path.suffix == ".json":
+        try:
+            return [
+                Pair(str(a), str(b), bool(same), int(fold)) for a, b, same, fold in json.loads(path.read_text("utf-8"))
+            ]
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(
+                f"{path} is not a list of pairs ({error})", "let facerec evaluate pairs make one"
+            ) from None
     lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     try:
         folds, size = (int(v) for v in lines[0])
@@ -44,6 +55,12 @@ def read_pairs(path: Path) -> list[Pair]:
     except (ValueError, IndexError) as error:
         raise InputError(f"{path} is not in the format of LFW's pairs.txt ({error})") from None
     return pairs
+
+
+def write_pairs(pairs: Sequence[Pair]) -> str:
+    """Pairs as JSON: [first, second, same, fold] a line."""
+    rows = (json.dumps([p.first, p.second, p.same, p.fold], ensure_ascii=False) for p in pairs)
+    return "[" + ",\n ".join(rows) + "]\n"
 
 
 def distance(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> Distances:
@@ -82,6 +99,107 @@ def fold_accuracies(dist: Distances, same: Bools, fold: npt.NDArray[np.integer])
         right = np.where(np.isnan(dist[test]), False, (dist[test] <= threshold) == same[test])
         result.append(right.mean())
     return np.array(result)
+
+
+@dataclass(frozen=True)
+class ErrorRates:
+    """False-match and false-non-match rates at every threshold that makes a difference.
+
+    ISO/IEC 19795-1. A distance at or below the threshold is a match; a distance of infinity (no face was
+    found) never is one.
+
+    Attributes:
+        thresholds: (k,) ascending distances, from below the smallest on.
+        fmr: (k,) share of impostor comparisons accepted; rises.
+        fnmr: (k,) share of genuine comparisons refused; falls.
+    """
+
+    thresholds: npt.NDArray[np.float64]
+    fmr: npt.NDArray[np.float64]
+    fnmr: npt.NDArray[np.float64]
+
+    @property
+    def auc(self) -> float:
+        """Area under the curve of TAR = 1 - FNMR over FMR, by trapezia; what never matches adds a chord."""
+        fmr, tar = np.append(self.fmr, 1.0), np.append(1 - self.fnmr, 1.0)
+        return float(((fmr[1:] - fmr[:-1]) * (tar[1:] + tar[:-1])).sum() / 2)
+
+    @property
+    def eer(self) -> float:
+        """Where FMR and FNMR are equal, interpolated between the two thresholds around the crossing."""
+        k = int(np.argmax(self.fmr >= self.fnmr))
+        if k == 0:
+            return float((self.fmr[0] + self.fnmr[0]) / 2)
+        gap_before, gap_after = self.fnmr[k - 1] - self.fmr[k - 1], self.fmr[k] - self.fnmr[k]
+        share = gap_before / (gap_before + gap_after)
+        return float(self.fmr[k - 1] + share * (self.fmr[k] - self.fmr[k - 1]))
+
+    def tar_at_far(self, far: float) -> float:
+        """Share of genuine comparisons accepted at the largest threshold with FMR <= far."""
+        return float(1 - self.fnmr[np.flatnonzero(self.fmr <= far)[-1]])
+
+
+def error_rates(dist: Distances, same: Bools, weight: npt.NDArray[np.floating] | None = None) -> ErrorRates:
+    """The rates of comparisons with distances (n,), n of each kind at least one.
+
+    Args:
+        dist: infinity where there was no face.
+        same: genuine or impostor.
+        weight: of each comparison; None for one each.
+    """
+    weight = np.ones(len(dist)) if weight is None else weight
+    order = np.argsort(dist, kind="stable")
+    ordered = dist[order]
+    genuine = np.cumsum(np.where(same, weight, 0)[order])
+    impostor = np.cumsum(np.where(same, 0, weight)[order])
+    last = np.append(ordered[1:] != ordered[:-1], True) & np.isfinite(ordered)  # of equal distances
+    below = ordered[0] - 1e-6 if np.isfinite(ordered[0]) else 0.0
+    return ErrorRates(
+        np.concatenate([[below], ordered[last]]),
+        np.concatenate([[0.0], impostor[last] / impostor[-1]]),
+        np.concatenate([[1.0], 1 - genuine[last] / genuine[-1]]),
+    )
+
+
+def enough_for(rate: float, trials: int) -> bool:
+    """Whether `trials` can carry an error rate: the rule of three, Jovanovic & Levy 1997.
+
+    With no error in n trials the rate may still be 3 / n (95 %).
+    """
+    return trials * rate >= 3
+
+
+def wilson(successes: float, trials: int) -> tuple[float, float]:
+    """95 % interval of a share; Wilson 1927."""
+    if trials == 0:
+        return 0.0, 1.0
+    z = 1.959964
+    p = successes / trials
+    centre = (p + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * np.sqrt(p * (1 - p) / trials + z**2 / (4 * trials**2))
+    return float(max(centre - half, 0.0)), float(min(centre + half, 1.0))
+
+
+def cumulative_match(ranks: npt.NDArray[np.integer], depth: int) -> npt.NDArray[np.float64]:
+    """CMC: share of searches whose mate is among the first k, for k = 1…depth; rank 0 = not found at all."""
+    return np.array([((ranks >= 1) & (ranks <= k)).mean() for k in range(1, depth + 1)])
+
+
+def fnir_at_fpir(mated: Distances, correct: Bools, strangers: Distances, fpir: float) -> tuple[float, float]:
+    """(FNIR, threshold) of open-set searches at a stated FPIR; NIST FRTE 1:N.
+
+    Args:
+        mated: distance of the best candidate of each search whose person is enrolled; infinity where there
+            was no face in the search photo or in every photo that should have been enrolled.
+        correct: whether that candidate is the right person.
+        strangers: distance of the best candidate of each search whose person is not enrolled.
+        fpir: share of strangers that may get a name.
+
+    Returns:
+        Share of mated searches that return the wrong person or none, and the distance threshold.
+    """
+    threshold = threshold_at_fmr(strangers, fpir)
+    return float((~(correct & (mated <= threshold))).mean()), threshold
 
 
 def threshold_at_fmr(impostors: Distances, fmr: float) -> float:

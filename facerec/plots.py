@@ -1,25 +1,27 @@
-"""Plots, with matplotlib and without a screen."""
+"""Plots, with matplotlib and without a screen: PNG bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import io
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 
 matplotlib.use("Agg")
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
-
-from facerec.artifacts import atomic_path
 
 MAX_PEOPLE = 60  # beyond, a cell of the matrix is too small to read
 
+Curve = tuple[Sequence[float] | npt.NDArray[np.floating], Sequence[float] | npt.NDArray[np.floating]]
 
-def confusion_matrix(path: Path, truth: Sequence[str], answers: Sequence[str], title: str) -> None:
-    """Saves a confusion matrix as PNG; the people with the most mistakes where there are too many."""
+
+def confusion_matrix(truth: Sequence[str], answers: Sequence[str], title: str) -> bytes:
+    """A confusion matrix; of the people with the most mistakes where there are too many."""
     labels = sorted(set(truth) | set(answers))
     if len(labels) > MAX_PEOPLE:
         mistakes = {name: 0 for name in labels}
@@ -39,6 +41,59 @@ def confusion_matrix(path: Path, truth: Sequence[str], answers: Sequence[str], t
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("answer")
     axes.set_ylabel("truth")
-    with atomic_path(path) as temp:
-        figure.savefig(temp, dpi=110, format="png")
+    return _png(figure)
+
+
+def curves(
+    series: Mapping[str, Curve],
+    title: str,
+    x: str,
+    y: str,
+    *,
+    log: str = "",
+    points: bool = False,
+    diagonal: bool = False,
+) -> bytes:
+    """Lines in one plot.
+
+    Args:
+        series: name → (x, y).
+        title: above it.
+        x: label of the axis.
+        y: label of the axis.
+        log: "x", "y" or "xy" for logarithmic axes.
+        points: mark the values.
+        diagonal: draw y = x.
+    """
+    figure, axes = plt.subplots(figsize=(6, 4.2), layout="constrained")
+    for name, (xs, ys) in series.items():
+        axes.plot(xs, ys, "o-" if points else "-", label=name, markersize=4, linewidth=1.6)
+    if diagonal:
+        axes.plot([0, 1], [0, 1], ":", color="grey")
+    if "x" in log:
+        axes.set_xscale("log")
+    if "y" in log:
+        axes.set_yscale("log")
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3)
+    if len(series) > 1:
+        axes.legend()
+    return _png(figure)
+
+
+def distances(genuine: npt.NDArray[np.floating], impostor: npt.NDArray[np.floating]) -> bytes:
+    """Histograms of genuine and impostor distances."""
+    figure, axes = plt.subplots(figsize=(6, 4.2), layout="constrained")
+    bins = np.linspace(0, 2, 81).tolist()
+    axes.hist(genuine, bins, density=True, alpha=0.6, label=f"same person ({len(genuine)})", color="tab:green")
+    axes.hist(impostor, bins, density=True, alpha=0.6, label=f"different people ({len(impostor)})", color="tab:red")
+    axes.set(title="distances", xlabel="Euclidean distance of unit vectors", ylabel="density")
+    axes.legend()
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
+    data = io.BytesIO()
+    figure.savefig(data, dpi=110, format="png", metadata={"Software": None})
     plt.close(figure)
+    return data.getvalue()

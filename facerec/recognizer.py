@@ -6,7 +6,17 @@ from dataclasses import dataclass
 
 from facerec.classify import Classifier
 from facerec.images import choose_faces, crop_face, stack_crops
-from facerec.types import Detector, Embedder, FaceChoice, Image, Prediction
+from facerec.types import Detector, Embedder, Face, FaceChoice, FloatArray, Image, Prediction
+
+
+def find_and_embed(
+    image: Image, detector: Detector, embedder: Embedder, choice: FaceChoice
+) -> tuple[list[Face], FloatArray]:
+    """The chosen faces of an RGB image and their unit vectors (n, d)."""
+    faces = choose_faces(detector.detect(image), choice, image.shape)
+    size = embedder.input_size
+    crops = stack_crops([crop_face(image, face, embedder.space.crop, size) for face in faces], size)
+    return faces, embedder.embed(crops)
 
 
 @dataclass(frozen=True)
@@ -33,10 +43,8 @@ class Recognizer:
 
     def recognize(self, image: Image) -> list[Prediction]:
         """Predictions for an RGB image (h, w, 3) uint8, most confident detection first."""
-        faces = choose_faces(self.detector.detect(image), self.faces, image.shape)
-        size = self.embedder.input_size
-        crops = stack_crops([crop_face(image, face, self.embedder.space.crop, size) for face in faces], size)
-        decisions = self.classifier.decide(self.embedder.embed(crops))
+        faces, vectors = find_and_embed(image, self.detector, self.embedder, self.faces)
+        decisions = self.classifier.decide(vectors)
         return [
             Prediction(face, d.name, d.distance, d.probability, d.reason, d.candidate)
             for face, d in zip(faces, decisions, strict=True)

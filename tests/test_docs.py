@@ -45,7 +45,8 @@ def test_every_command_of_the_readme_runs(tmp_path, monkeypatch, capsys):
             for photo in find_images(person)[:8]:
                 for _ in range(10):
                     writer.write(cv2.resize(read_image(photo), (240, 320), interpolation=cv2.INTER_AREA))
-    shutil.copytree(people[0], "photos")
+    for person in (weights.samples() / "train").iterdir():
+        shutil.copytree(person, Path("photos") / person.name)
     shutil.copy(find_images(people[0])[0], "img.jpg")
     shutil.copy(f"videos/{people[0].name}.mp4", "party.mp4")
 

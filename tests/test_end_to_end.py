@@ -103,13 +103,28 @@ print([m for m in ("tensorflow", "keras", "mtcnn", "keras_facenet") if m in sys.
     assert result.stdout.splitlines()[-1] == "[]", result.stderr
 
 
+# facerec detect with a pause after each photo: there is time to hit it in the middle.
+SLOW_DETECT = [
+    sys.executable,
+    "-c",
+    """
+import sys, time
+from facerec import cli
+from facerec.commands import common
+common.bar = lambda items, total, title: (item for item in items if time.sleep(0.05) is None)
+sys.argv = ["facerec", "detect"]
+cli.entry()
+""",
+]
+
+
 def test_detect_killed_and_run_again_equals_undisturbed(project, tmp_path):
     shutil.copytree(project / "raw_images", tmp_path / "raw_images")
     for _ in range(2):  # killed twice, at different places
         manifest = tmp_path / "processed" / "manifest.jsonl"
         already = len(manifest.read_text().splitlines()) if manifest.exists() else 0
         process = subprocess.Popen(
-            [sys.executable, "-m", "facerec", "detect"],
+            SLOW_DETECT,
             cwd=tmp_path,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -127,9 +142,7 @@ def test_detect_killed_and_run_again_equals_undisturbed(project, tmp_path):
 
 def test_ctrl_c_is_130_and_run_again_goes_on(project, tmp_path):
     shutil.copytree(project / "raw_images", tmp_path / "raw_images")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "facerec", "detect"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(SLOW_DETECT, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     manifest = tmp_path / "processed" / "manifest.jsonl"
     while process.poll() is None and not (manifest.exists() and manifest.stat().st_size):
         time.sleep(0.005)

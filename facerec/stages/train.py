@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from facerec import weights
-from facerec.artifacts import load_embeddings, write_text
+from facerec.artifacts import load_embeddings, write_bytes, write_text
 from facerec.classify import Classifier
 from facerec.errors import DataError, UsageError
 from facerec.stages.common import require_npz
@@ -159,5 +159,5 @@ def _write_reports(output: Path, report: TrainReport, answers: dict[str, list[tu
     write_text(paths[0], f"{title}\n\n{text}")
     body = {"split": split, "train": report.train.to_json(), "test": report.test.to_json(), "people": data}
     write_text(paths[1], json.dumps(body, indent=1, ensure_ascii=False))
-    confusion_matrix(paths[2], truth, found, title)
+    write_bytes(paths[2], confusion_matrix(truth, found, title))
     return paths

@@ -1,0 +1,97 @@
+"""facerec evaluate"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from facerec.commands import common
+from facerec.embedders import DEFAULT_MARGIN
+from facerec.errors import Exit, UsageError
+
+if TYPE_CHECKING:
+    from facerec.stages.evaluate import Engine
+
+HELP = "error rates with intervals, on any folder of labelled faces"
+EXAMPLES = """\
+facerec evaluate pairs lfw/ --pairs pairs.txt   LFW's protocol
+facerec evaluate pairs photos/                  the same on pairs drawn from the folder
+facerec evaluate identify photos/               one photo enrolled, one searched, for growing galleries
+facerec evaluate open-set photos/               how often strangers get a name
+facerec evaluate classifier                     the trained classifier on your own test faces"""
+
+_PROTOCOLS = {
+    "pairs": "same person or not: accuracy, AUC, EER, TAR at FAR",
+    "identify": "closed set: one photo enrolled and one searched a person",
+    "open-set": "half of the people enrolled, the others strangers: FNIR at FPIR",
+    "classifier": "your classifier on your test faces: accuracy, reliability, worst mistakes",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    protocols = parser.add_subparsers(dest="protocol", metavar=" | ".join(_PROTOCOLS), required=True)
+    for name, text in _PROTOCOLS.items():
+        sub = protocols.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub.add_argument(
+            "--output", type=Path, default=Path("evaluation"), help="for the report (default: %(default)s)"
+        )
+        sub.add_argument("--json", action="store_true", help="print the result as JSON")
+        if name == "classifier":
+            sub.add_argument("--classifier", type=Path, help="default: the one that was trained last")
+            sub.add_argument("--embeddings", type=Path, default=common.EMBEDDINGS, help="default: %(default)s")
+            sub.add_argument("--processed", type=Path, default=common.PROCESSED, help="default: %(default)s")
+            continue
+        sub.add_argument("data", type=Path, help="a folder with a folder a person")
+        sub.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
+        sub.add_argument("--jobs", type=common.positive, metavar="N", help="photos treated side by side")
+        if name == "pairs":
+            sub.add_argument("--pairs", type=Path, metavar="FILE", help="in the format of LFW's pairs.txt")
+        if name == "open-set":
+            sub.add_argument("--photos-each", type=common.positive, default=1, help="enrolled (default: %(default)s)")
+        common.add_detector_arguments(sub, "central")
+        common.add_embedder_arguments(sub)
+        sub.add_argument("--margin", type=float, default=DEFAULT_MARGIN, help="around the face (default: %(default)s)")
+        sub.add_argument("--flip", action="store_true", help="add the mirrored crop's vector")
+
+
+def run(args: argparse.Namespace) -> Exit:
+    """Runs a protocol, prints its tables, and writes the report."""
+    from facerec import runtime
+    from facerec.stages import evaluate
+
+    if args.protocol == "classifier":
+        report = evaluate.classifier(args.classifier or common.newest_classifier(), args.embeddings, args.processed)
+    else:
+        engine = _engine(args)
+        if args.protocol == "pairs" and args.pairs and not args.pairs.is_file():
+            raise UsageError(f"there is no {args.pairs}", "leave out --pairs to draw pairs from the folder")
+        jobs = args.jobs or runtime.cpu_count()
+        photos = evaluate.load_photos(args.data, args.output / "cache", engine, jobs=jobs, progress=common.bar)
+        settings = {**engine.settings(args.data), "seed": args.seed}
+        if args.protocol == "pairs":
+            report = evaluate.pairs(photos, settings, args.output, args.pairs, args.seed)
+        elif args.protocol == "identify":
+            seconds = evaluate.seconds_a_photo(args.data, engine, args.seed)
+            report = evaluate.identify(photos, settings, seconds, args.seed)
+        else:
+            report = evaluate.open_set(photos, settings, args.photos_each, args.seed)
+    paths = report.write(args.output)
+    if args.json:
+        common.print_json(report.result)
+    else:
+        print(report.text())
+        print("\n" + "\n".join(f"  {path}" for path in paths))
+    return Exit.OK
+
+
+def _engine(args: argparse.Namespace) -> Engine:
+    from facerec import runtime
+    from facerec.embedders import load_embedder
+    from facerec.stages.evaluate import Engine
+    from facerec.types import Crop
+
+    crop = Crop(args.margin)
+    embedder = load_embedder(args.embedder, model=args.model, crop=crop, flip=args.flip, threads=runtime.cpu_count())
+    return Engine(common.make_detector(args, threads=1), embedder, args.faces, args.min_face, args.min_confidence)

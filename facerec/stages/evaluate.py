@@ -1,0 +1,326 @@
+"""evaluate: a folder of labelled photographs → error rates, as a `Report` to read and as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facerec import plots, protocols
+from facerec.artifacts import Manifest, load_embeddings, read_manifest, write_text
+from facerec.classify import Classifier
+from facerec.draw import GREEN, ORANGE, RED, contact_sheet
+from facerec.errors import DataError, InputError
+from facerec.images import encode_image, find_images, read_image
+from facerec.metrics import distances, read_pairs, wilson, write_pairs
+from facerec.protocols import Photos
+from facerec.recognizer import find_and_embed
+from facerec.report import Report
+from facerec.stages.common import require_folder
+from facerec.stages.detect import detect
+from facerec.stages.embed import embed
+from facerec.stages.train import NO_FACE, UNKNOWN
+from facerec.types import Detector, Embedder, Embeddings, FaceChoice, Progress, no_progress
+
+TIMED = 30  # photos on which the seconds a sample are measured
+WORST = 24  # mistakes on the contact sheet
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What turns photographs into vectors, with every setting that changes them."""
+
+    detector: Detector
+    embedder: Embedder
+    faces: FaceChoice
+    min_face: int
+    min_confidence: float | None
+
+    def settings(self, data: Path) -> dict[str, Any]:
+        """For the report, and to tell caches apart."""
+        return {
+            "data": str(data.resolve()),
+            "detector": self.detector.name,
+            "min_face": self.min_face,
+            "min_confidence": self.min_confidence,
+            "faces": self.faces,
+            "embedder": self.embedder.name,
+            "space": self.embedder.space.to_json(),
+        }
+
+
+def load_photos(data: Path, cache: Path, engine: Engine, *, jobs: int = 1, progress: Progress = no_progress) -> Photos:
+    """Vectors of all photos of a folder of people. What is in the cache already, by content, is taken over.
+
+    Args:
+        data: ``NAME/*.jpg``.
+        cache: a folder; each engine and each data folder has one of its own in it.
+        engine: detector and embedder.
+        jobs: photos treated side by side.
+        progress: shows how far it is.
+
+    Raises:
+        UsageError: no such folder, or no photos.
+        ArtifactError: not one face.
+    """
+    require_folder(data, "give a folder with a folder a person")
+    key = hashlib.sha256(json.dumps(engine.settings(data), sort_keys=True).encode()).hexdigest()[:12]
+    faces, vectors = cache / key / "faces", cache / key / "faces.npz"
+    detect(
+        data,
+        faces,
+        detector=engine.detector,
+        crop=engine.embedder.space.crop,
+        faces=engine.faces,
+        min_face=engine.min_face,
+        min_confidence=engine.min_confidence,
+        test_size=0.0,
+        jobs=jobs,
+        progress=progress,
+    )
+    embed(faces, vectors, embedder=engine.embedder, progress=progress)
+    embeddings = load_embeddings(vectors)
+    row_of = {str(source): i for i, source in enumerate(embeddings.sources)}
+    records = {record.input: record for record in read_manifest(faces)}
+    input_of = Manifest(faces).key
+    names, people, rows = [], [], []
+    for path in find_images(data):
+        record = records[input_of(path)]
+        if record.label:
+            names.append(path.relative_to(data).as_posix())
+            people.append(record.label)
+            rows.append(row_of.get(record.outputs[0]["path"], -1) if record.outputs else -1)
+    found = np.array(rows)
+    filled = np.full((len(rows), embeddings.vectors.shape[1]), np.nan, np.float32)
+    filled[found >= 0] = embeddings.vectors[found[found >= 0]]
+    return Photos(np.array(names), np.array(people), filled)
+
+
+def pairs(photos: Photos, settings: dict[str, Any], output: Path, listed: Path | None, seed: int) -> Report:
+    """Verification: LFW's View 2 on listed pairs, or on pairs drawn from the folder and saved."""
+    if listed is None:
+        chosen, listed = protocols.make_pairs(photos, seed=seed), output / "pairs_drawn.json"
+        write_text(listed, write_pairs(chosen))
+        origin = f"{len(chosen)} pairs drawn from the folder with seed {seed}, saved in {listed}"
+    else:
+        chosen = read_pairs(listed)
+        origin = f"the {len(chosen)} pairs of {listed}"
+    result = protocols.evaluate_pairs(photos, chosen, seed)
+    rows = [
+        [
+            "accuracy, mean of the folds",
+            f"{result.accuracy:.4f} ± {result.standard_error:.4f}",
+            _range(result.interval),
+        ],
+        ["accuracy without pairs that lack a face", f"{result.accuracy_without_failures:.4f}", ""],
+        ["area under the curve", f"{result.auc:.5f}", _range(result.auc_interval)],
+        ["equal error rate", f"{result.eer:.4f}", _range(result.eer_interval)],
+    ]
+    for far, value in result.tar_at_far.items():
+        texts = ["not enough data", ""] if value is None else [f"{value[0]:.4f}", _range(value[1])]
+        rows.append([f"TAR at FAR {far:g}", *texts])
+    same, finite = result.same, np.isfinite(result.distances)
+    summary = [
+        f"Same person or not, on {origin}: {int(same.sum())} genuine, {int((~same).sum())} impostor.",
+        "Each fold is judged at the threshold that is best on the others; ± is the standard error of the mean.",
+        "Intervals: 95 %, people drawn again with replacement.",
+        f"{len(result.failures)} pairs have a photo without a face; they count as errors.",
+    ]
+    summary += [f"no face: {p.first} or {p.second}" for p in result.failures[:20]]
+    roc = {"ROC": (np.maximum(result.rates.fmr, 1e-5), 1 - result.rates.fnmr)}
+    return Report(
+        "pairs",
+        "Verification of pairs",
+        summary,
+        result.to_json(),
+        {**settings, "pairs": str(listed)},
+        [("Results", ["measure", "value", "95 %"], rows)],
+        [
+            ("ROC", plots.curves(roc, "ROC", "false accept rate", "true accept rate", log="x")),
+            ("Distances", plots.distances(result.distances[same & finite], result.distances[~same & finite])),
+        ],
+    )
+
+
+def _range(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:.4f} – {interval[1]:.4f}"
+
+
+def identify(photos: Photos, settings: dict[str, Any], seconds: float, seed: int) -> Report:
+    """Closed set: one photo enrolled and one searched a person, for growing galleries."""
+    result = protocols.evaluate_identify(photos, seconds, seed)
+    rows = []
+    for at_n in zip(*result.points.values(), strict=True):
+        accuracies = [f"{p.accuracy:.4f} ± {p.standard_error:.4f}" for p in at_n]
+        rows.append([str(at_n[0].n), *accuracies, f"{max(p.seconds_per_sample for p in at_n):.4f}"])
+    ranks = list(range(1, len(result.cmc) + 1))
+    lines = {kind: ([p.n for p in points], [p.accuracy for p in points]) for kind, points in result.points.items()}
+    return Report(
+        "identify",
+        "Closed-set identification",
+        [
+            f"N people, one photo enrolled and another searched; mean of {result.draws} draws ± standard error.",
+            f"Seconds a sample: detection and embedding {seconds:.4f} (mean of {TIMED} photos) and the search.",
+            f"{len(result.failures)} photos have no face; a search that needs one fails.",
+        ],
+        result.to_json(),
+        {**settings, "draws": result.draws},
+        [
+            ("Accuracy", ["N", *result.points, "seconds a sample"], rows),
+            (f"Rank at N = {rows[-1][0]}", [f"{k}" for k in ranks], [[f"{v:.4f}" for v in result.cmc]]),
+        ],
+        [
+            ("Accuracy over the gallery", plots.curves(lines, "one photo enrolled", "people", "accuracy", points=True)),
+            ("Cumulative match", plots.curves({"CMC": (ranks, result.cmc)}, "CMC", "rank", "share found", points=True)),
+        ],
+    )
+
+
+def open_set(photos: Photos, settings: dict[str, Any], photos_each: int, seed: int) -> Report:
+    """Half of the people enrolled, the others strangers."""
+    result = protocols.evaluate_open_set(photos, photos_each, seed)
+    rows = []
+    for kind, rates in result.fnir_at_fpir.items():
+        cells = [
+            "not enough data" if value is None else f"{value:.4f} ({_range(result.intervals[kind][rate])})"
+            for rate, value in rates.items()
+        ]
+        rows.append([kind, *cells])
+    head = ["candidate by", *(f"FNIR at FPIR {rate:g}" for rate in result.fnir_at_fpir["nearest"])]
+    det = {k: (np.maximum(x, 1e-4), np.maximum(y, 1e-3)) for k, (x, y) in result.curves.items()}
+    photos_text = f"{photos_each} photo{'s' if photos_each > 1 else ''} each"
+    return Report(
+        "open-set",
+        "Open-set search",
+        [
+            f"A gallery of {result.gallery} people with {photos_text}; {result.probes} searches for them and "
+            f"{result.impostors} by strangers, over {result.draws} draws of people.",
+            "FPIR: share of strangers who get a name. FNIR: share of enrolled people who get none, or another's.",
+            "The gate is the distance to the candidate's closest photo; the candidate is chosen in three ways.",
+            "In brackets the middle 95 % of the draws.",
+            f"{len(result.failures)} photos have no face; they stay in the denominators, enrolled or searched.",
+        ],
+        result.to_json(),
+        {**settings, "draws": result.draws, "photos_each": photos_each},
+        [("False negatives at stated false positives", head, rows)],
+        [("Detection error trade-off, first draw", plots.curves(det, "DET", "FPIR", "FNIR", log="xy"))],
+    )
+
+
+def seconds_a_photo(data: Path, engine: Engine, seed: int) -> float:
+    """Mean seconds of reading nothing but finding and embedding the face of some photos, one at a time."""
+    paths = find_images(data)
+    drawn = np.random.default_rng(seed).choice(len(paths), min(TIMED, len(paths)), replace=False)
+    images = []
+    for i in drawn:
+        try:
+            images.append(read_image(paths[i]))
+        except InputError:
+            continue
+    if not images:
+        raise DataError(f"no photo in {data} can be read", "check the folder")
+    find_and_embed(images[0], engine.detector, engine.embedder, engine.faces)
+    start = time.perf_counter()
+    for image in images:
+        find_and_embed(image, engine.detector, engine.embedder, engine.faces)
+    return (time.perf_counter() - start) / len(images)
+
+
+def classifier(path: Path, embeddings_path: Path, processed: Path) -> Report:
+    """A trained classifier on the test faces of the user's own folder."""
+    from sklearn.metrics import classification_report
+
+    trained, embeddings = Classifier.load(path), load_embeddings(embeddings_path)
+    trained.photos.require_space(embeddings.space, str(path))
+    test = embeddings[embeddings.splits == "test"]
+    lost = [f for f in embeddings.failures if f.split == "test"]
+    if len(test) + len(lost) == 0:
+        raise DataError(f"{embeddings_path} holds no test faces", "run `facerec detect` and `facerec embed` first")
+    decisions = trained.decide(test.vectors)
+    truth = [*test.labels.tolist(), *(f.label for f in lost)]
+    answers = [*(d.name or UNKNOWN for d in decisions), *([NO_FACE] * len(lost))]
+    right = sum(t == a for t, a in zip(truth, answers, strict=True))
+    refused, missed = answers.count(UNKNOWN), answers.count(NO_FACE)
+    accuracy, interval = right / len(truth), wilson(right, len(truth))
+    people = sorted(set(truth))
+    detail = classification_report(truth, answers, labels=people, output_dict=True, zero_division=0.0)
+    rows = [
+        [p, f"{detail[p]['precision']:.3f}", f"{detail[p]['recall']:.3f}", f"{detail[p]['support']:.0f}"]
+        for p in people
+    ]
+
+    pictures = [("Confusion matrix", plots.confusion_matrix(truth, answers, f"{path.stem}: {accuracy:.3f}"))]
+    bins: list[dict[str, float]] = []
+    if trained.platt is not None:
+        won = [d.candidate == label for d, label in zip(decisions, test.labels.tolist(), strict=True)]
+        bins = reliability([d.probability or 0.0 for d in decisions], won)
+        line = {"measured": ([b["probability"] for b in bins], [b["accuracy"] for b in bins])}
+        plot = plots.curves(line, "reliability", "probability", "share right", points=True, diagonal=True)
+        pictures.append(("Reliability of the probabilities", plot))
+    if worst := _worst(trained, test, processed):
+        pictures.append(("The worst mistakes: probe, nearest wrong, nearest right", worst))
+    wrong = len(truth) - right - refused - missed
+    return Report(
+        "classifier",
+        f"The classifier {path.name} on {len(truth)} test photos of {len(people)} people",
+        [
+            f"Accuracy {accuracy:.4f} (95 %, Wilson: {_range(interval)}): {right} right, {wrong} wrong, "
+            f"{refused} refused a name, {missed} without a face.",
+            "Only enrolled people are in this test; for strangers see facerec evaluate open-set.",
+        ],
+        {
+            "accuracy": accuracy,
+            "interval": interval,
+            "photos": len(truth),
+            "wrong": wrong,
+            "unknown": refused,
+            "no_face": missed,
+            "people": {p: {m: detail[p][m] for m in ("precision", "recall", "support")} for p in people},
+            "reliability": bins,
+        },
+        {
+            "classifier": str(path),
+            "kind": trained.kind,
+            "threshold": trained.threshold,
+            "space": embeddings.space.to_json(),
+        },
+        [("People", ["person", "precision", "recall", "photos"], rows)],
+        pictures,
+    )
+
+
+def reliability(probability: list[float], right: list[bool], bins: int = 10) -> list[dict[str, float]]:
+    """Mean probability and share right in bins of equal width; empty bins are left out.
+
+    DeGroot & Fienberg, "The comparison and evaluation of forecasters", 1983.
+    """
+    p, r = np.array(probability), np.array(right)
+    place = np.minimum((p * bins).astype(int), bins - 1)
+    return [
+        {"probability": float(p[at].mean()), "accuracy": float(r[at].mean()), "photos": int(at.sum())}
+        for at in (place == b for b in np.unique(place))
+    ]
+
+
+def _worst(trained: Classifier, test: Embeddings, processed: Path) -> bytes | None:
+    """Contact sheet of the test faces that got no or a wrong name, furthest from their own person first."""
+    apart = distances(test.vectors, trained.photos.vectors)
+    own = test.labels[:, None] == trained.photos.labels[None]
+    answers = [decision.name or UNKNOWN for decision in trained.decide(test.vectors)]
+    mistakes = [i for i, answer in enumerate(answers) if answer != test.labels[i]]
+    tiles = []
+    for i in sorted(mistakes, key=lambda i: -np.where(own[i], apart[i], 2.0).min())[:WORST]:
+        tiles.append((read_image(processed / str(test.sources[i])), f"{test.labels[i]} → {answers[i]}", RED))
+        for group, colour in ((~own[i], ORANGE), (own[i], GREEN)):
+            if not group.any():
+                tiles.append((np.full((160, 160, 3), 255, np.uint8), "nobody", colour))
+                continue
+            k = int(np.where(group, apart[i], np.inf).argmin())
+            picture = read_image(processed / str(trained.photos.sources[k]))
+            tiles.append((picture, f"{trained.photos.labels[k]} {apart[i, k]:.2f}", colour))
+    return encode_image(contact_sheet(tiles, columns=6), ".png") if tiles else None

@@ -1,0 +1,230 @@
+"""Error rates: against hand-computed examples, scikit-learn and scipy; failures stay in the denominators."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import det_curve, roc_auc_score, roc_curve
+
+from facerec import metrics, protocols
+from facerec.errors import DataError
+from facerec.metrics import Pair
+from facerec.protocols import Photos
+
+
+def comparisons(seed: int, n: int = 400, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    same = rng.random(n) < 0.4
+    dist = np.where(same, rng.normal(0.7, 0.2, n), rng.normal(1.1, 0.2, n)).clip(0, 2)
+    return (dist.round(1) if ties else dist), same
+
+
+def photos(
+    people: int = 30, each: int = 3, spread: float = 0.05, seed: int = 0, missing: tuple[int, ...] = ()
+) -> Photos:
+    rng = np.random.default_rng(seed)
+    centre = rng.standard_normal((people, 16))
+    vectors = np.repeat(centre, each, axis=0) + spread * 4 * rng.standard_normal((people * each, 16))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    vectors[list(missing)] = np.nan
+    names = [f"p{i:02d}/{k}.jpg" for i in range(people) for k in range(each)]
+    return Photos(np.array(names), np.array([n.split("/")[0] for n in names]), vectors)
+
+
+# --- measures ------------------------------------------------------------------------------------
+
+
+def test_rates_of_a_hand_computed_example():
+    rates = metrics.error_rates(np.array([0.1, 0.2, 0.3, 0.4]), np.array([True, False, True, False]))
+    assert rates.thresholds[1:].tolist() == [0.1, 0.2, 0.3, 0.4]
+    assert rates.fmr.tolist() == [0, 0, 0.5, 0.5, 1] and rates.fnmr.tolist() == [1, 0.5, 0.5, 0, 0]
+    assert (rates.auc, rates.eer) == (0.75, 0.5)
+    assert rates.tar_at_far(0.1) == 0.5 and rates.tar_at_far(0.5) == 1
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_rates_agree_with_scikit_learn(seed, ties):
+    dist, same = comparisons(seed, ties=ties)
+    rates = metrics.error_rates(dist, same)
+    assert rates.auc == pytest.approx(roc_auc_score(same, -dist), abs=1e-12)
+    fpr, tpr, _ = roc_curve(same, -dist, drop_intermediate=False)
+    for far in (0.3, 0.1, 0.05, 0.01):
+        assert rates.tar_at_far(far) == pytest.approx(tpr[fpr <= far].max())
+    fmr, fnmr, _ = det_curve(same, -dist)
+    k = np.argmin(np.abs(fmr - fnmr))
+    assert abs(rates.eer - (fmr[k] + fnmr[k]) / 2) <= abs(fmr[k] - fnmr[k]) / 2 + 0.5 / (~same).sum()
+
+
+def test_weights_count_like_repetitions():
+    dist, same = comparisons(1, 60)
+    times = np.random.default_rng(0).integers(0, 4, 60)
+    weighted = metrics.error_rates(dist, same, times.astype(float))
+    repeated = metrics.error_rates(np.repeat(dist, times), np.repeat(same, times))
+    assert weighted.auc == pytest.approx(repeated.auc) and weighted.eer == pytest.approx(repeated.eer)
+
+
+def test_no_face_never_matches():
+    rates = metrics.error_rates(np.array([0.1, np.inf, 0.5, np.inf]), np.array([True, True, False, False]))
+    assert rates.fnmr.min() == 0.5 and rates.fmr.max() == 0.5
+    assert rates.tar_at_far(0.1) == 0.5
+
+
+def test_wilson_agrees_with_scipy():
+    for k, n in ((0, 10), (3, 10), (10, 10), (994, 1000)):
+        expected = stats.binomtest(k, n).proportion_ci(method="wilson")
+        assert metrics.wilson(k, n) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_wilson_covers_in_a_simulation():
+    # over many shares: at a single one the coverage of any interval of a count swings around 95 %
+    rng = np.random.default_rng(0)
+    shares = rng.uniform(0.02, 0.98, 5000)
+    intervals = [metrics.wilson(k, 200) for k in rng.binomial(200, shares)]
+    assert 0.94 <= np.mean([low <= p <= high for p, (low, high) in zip(shares, intervals, strict=True)]) <= 0.96
+
+
+def test_cumulative_match_of_a_hand_computed_example():
+    assert metrics.cumulative_match(np.array([1, 2, 0, 1]), 3).tolist() == [0.5, 0.75, 0.75]
+
+
+def test_open_set_rates_of_a_hand_computed_example():
+    mated = np.array([0.5, 0.6, 0.9, np.inf])  # right, wrong person, right but far, no face
+    correct = np.array([True, False, True, False])
+    strangers = np.array([0.7, 0.8, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, np.inf])
+    fnir, threshold = metrics.fnir_at_fpir(mated, correct, strangers, 0.1)
+    assert 0.7 <= threshold < 0.8 and fnir == 0.75
+    assert metrics.fnir_at_fpir(mated, correct, strangers, 0.3)[0] == 0.5
+
+
+def test_a_rate_needs_three_expected_errors():
+    assert metrics.enough_for(1e-3, 3000) and not metrics.enough_for(1e-3, 2999)
+
+
+# --- protocols -----------------------------------------------------------------------------------
+
+
+def test_pairs_drawn_from_a_folder_are_balanced_and_share_no_person_between_folds():
+    pairs = protocols.make_pairs(photos(40, 4), seed=3)
+    people = {}
+    for pair in pairs:
+        a, b = pair.first.split("/")[0], pair.second.split("/")[0]
+        assert (a == b) == pair.same and pair.first != pair.second
+        for person in (a, b):
+            assert people.setdefault(person, pair.fold) == pair.fold
+    assert sum(p.same for p in pairs) * 2 == len(pairs) and len({p.fold for p in pairs}) == 10
+    assert pairs == protocols.make_pairs(photos(40, 4), seed=3) != protocols.make_pairs(photos(40, 4), seed=4)
+
+
+def test_pairs_survive_their_file(tmp_path):
+    pairs = protocols.make_pairs(photos(8, 2))
+    path = tmp_path / "pairs.json"
+    path.write_text(metrics.write_pairs(pairs))
+    assert metrics.read_pairs(path) == pairs
+
+
+def test_pairs_without_a_face_are_errors_and_listed():
+    all_found, one_missing = photos(), photos(missing=(0,))
+    pairs = protocols.make_pairs(all_found)
+    hit = [p for p in pairs if "p00/0.jpg" in (p.first, p.second)]
+    before, after = protocols.evaluate_pairs(all_found, pairs), protocols.evaluate_pairs(one_missing, pairs)
+    assert before.accuracy == 1 and not before.failures
+    assert after.failures == hit and after.accuracy < 1 and after.accuracy_without_failures == 1
+    assert after.interval[0] <= after.accuracy <= after.interval[1]
+    assert set(after.to_json()) >= {"accuracy", "standard_error", "auc", "eer", "tar_at_far", "pairs", "failures"}
+    assert after.to_json()["tar_at_far"]["0.0001"] is None
+    json.dumps(after.to_json(), allow_nan=False)
+
+
+def test_pairs_of_an_unknown_photo_or_of_one_kind_are_refused():
+    some = photos(4, 2)
+    with pytest.raises(DataError, match="nobody/1"):
+        protocols.evaluate_pairs(some, [Pair("nobody/1.jpg", "p00/0.jpg", True, 0)])
+    with pytest.raises(DataError, match="both kinds"):
+        protocols.evaluate_pairs(some, [Pair("p00/0.jpg", "p00/1.jpg", True, k) for k in (0, 1)])
+
+
+def test_identification_of_clear_people_is_perfect_and_a_missing_probe_costs():
+    clear = protocols.evaluate_identify(photos(), 0.01, draws=3)
+    assert all(p.accuracy == 1 for points in clear.points.values() for p in points) and clear.cmc[0] == 1
+    assert [p.n for p in clear.points["svm"]] == [10, 20, 30]
+    assert all(p.seconds_per_sample > 0.01 for p in clear.points["knn"])
+    lossy = protocols.evaluate_identify(photos(each=2, missing=tuple(range(0, 60, 6))), 0.0, draws=3)
+    assert all(points[-1].accuracy == pytest.approx(20 / 30) for points in lossy.points.values())
+    assert len(lossy.failures) == 10 and lossy.cmc[-1] == pytest.approx(20 / 30)
+
+
+def test_open_set_of_clear_people_refuses_every_stranger_and_counts_failures_to_enrol():
+    clear = protocols.evaluate_open_set(photos(60, 3), draws=3)
+    assert (clear.gallery, clear.impostors, clear.probes) == (30, 3 * 90, 3 * 60)
+    assert clear.fnir_at_fpir["nearest"][0.1] == 0 and clear.fnir_at_fpir["nearest"][0.001] is None
+    lossy = protocols.evaluate_open_set(photos(60, 3, missing=tuple(range(0, 180, 9))), draws=3)
+    assert lossy.fnir_at_fpir["nearest"][0.1] > 0.05 and len(lossy.failures) == 20
+    assert set(lossy.to_json()) >= {"gallery", "probes", "impostors", "fnir_at_fpir", "failures"}
+
+
+def test_shuffled_labels_are_at_chance():
+    honest = photos(40, 4)
+    rng = np.random.default_rng(0)
+    shuffled = Photos(honest.names, rng.permutation(honest.people), honest.vectors)
+    renamed = Photos(
+        np.array([f"{p}/{i}.jpg" for i, p in enumerate(shuffled.people)]), shuffled.people, shuffled.vectors
+    )
+    pairs = protocols.evaluate_pairs(renamed, protocols.make_pairs(renamed))
+    assert 0.4 < pairs.accuracy < 0.6 and 0.4 < pairs.auc < 0.6
+    identify = protocols.evaluate_identify(renamed, 0.0)
+    assert all(points[-1].accuracy < 0.1 for points in identify.points.values())
+    assert protocols.evaluate_open_set(renamed).fnir_at_fpir["nearest"][0.1] > 0.9
+
+
+@pytest.mark.parametrize("protocol", ["evaluate_identify", "evaluate_open_set"])
+def test_too_few_people_are_refused_with_what_to_do(protocol):
+    arguments = (0.0,) if protocol == "evaluate_identify" else ()
+    with pytest.raises(DataError, match="add"):
+        getattr(protocols, protocol)(photos(1, 2), *arguments)
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+@pytest.mark.real
+def test_every_protocol_runs_on_photographs_and_the_second_takes_over_the_vectors(tmp_path, monkeypatch, capsys):
+    from facerec import weights
+    from facerec.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    data = weights.samples() / "train"
+    figures = {}
+    for protocol in ("pairs", "identify", "open-set"):
+        assert main(["evaluate", protocol, str(data), "--json"]) == 0
+        figures[protocol] = json.loads(capsys.readouterr().out)
+        report = (tmp_path / "evaluation" / f"{protocol}.html").read_text()
+        assert "<img" in report and 'src="http' not in report and "Settings" in report
+        assert json.loads((tmp_path / "evaluation" / f"{protocol}.json").read_text())["made with"]["facerec"]
+    assert figures["pairs"]["accuracy"] > 0.8
+    assert figures["identify"]["nearest"][-1]["n"] == 5
+    assert len(list((tmp_path / "evaluation" / "cache").iterdir())) == 1
+    stamp = next((tmp_path / "evaluation").rglob("faces.npz")).stat().st_mtime_ns
+    assert main(["evaluate", "pairs", str(data)]) == 0
+    assert next((tmp_path / "evaluation").rglob("faces.npz")).stat().st_mtime_ns == stamp
+    assert "accuracy, mean of the folds" in capsys.readouterr().out
+
+
+@pytest.mark.real
+def test_a_classifier_is_evaluated_with_its_worst_mistakes(tmp_path, monkeypatch, capsys):
+    import shutil
+
+    from facerec import weights
+    from facerec.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(weights.samples(), "raw_images")
+    assert main(["detect"]) == 3 and main(["embed"]) == 0
+    assert main(["train", "--svm", "--threshold", "0.6"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "classifier", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["photos"] == 25 and result["unknown"] > 3 and result["wrong"] == 0
+    assert result["accuracy"] == pytest.approx(1 - result["unknown"] / 25)
+    assert "worst mistakes" in (tmp_path / "evaluation" / "classifier.html").read_text()
