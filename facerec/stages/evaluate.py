@@ -132,7 +132,8 @@ def pairs(photos: Photos, settings: dict[str, Any], output: Path, listed: Path |
         f"{len(result.failures)} pairs have a photo without a face; they count as errors.",
     ]
     summary += [f"no face: {p.first} or {p.second}" for p in result.failures[:20]]
-    roc = {"ROC": (np.maximum(result.rates.fmr, 1e-5), 1 - result.rates.fnmr)}
+    floor = 0.5 / (~same).sum()  # stands for none at all, which a logarithmic axis cannot show
+    roc = {"ROC": (np.maximum(result.rates.fmr[1:], floor), 1 - result.rates.fnmr[1:])}
     return Report(
         "pairs",
         "Verification of pairs",
