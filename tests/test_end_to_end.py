@@ -108,7 +108,8 @@ SLOW_DETECT = [
     sys.executable,
     "-c",
     """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background inherits "ignore"
 from facerec import cli
 from facerec.commands import common
 common.bar = lambda items, total, title: (item for item in items if time.sleep(0.05) is None)
