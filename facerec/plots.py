@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from sklearn.metrics import ConfusionMatrixDisplay
 
 MAX_PEOPLE = 60  # beyond, a cell of the matrix is too small to read
 
@@ -37,8 +36,12 @@ def confusion_matrix(truth: Sequence[str], answers: Sequence[str], title: str) -
     for t, a in zip(truth, answers, strict=True):
         if t in place and a in place:
             counts[place[t], place[a]] += 1
-    display = ConfusionMatrixDisplay(counts, display_labels=labels)
-    display.plot(ax=axes, xticks_rotation="vertical", cmap="Blues", colorbar=False)
+    axes.imshow(counts, cmap="Blues")
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        dark = counts[row, column] > counts.max() / 2
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", color="white" if dark else "black")
+    axes.set_xticks(range(len(labels)), labels, rotation="vertical")
+    axes.set_yticks(range(len(labels)), labels)
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("answer")
     axes.set_ylabel("truth")
