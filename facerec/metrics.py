@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,6 +179,20 @@ def wilson(successes: float, trials: int) -> tuple[float, float]:
     centre = (p + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z / (1 + z**2 / trials) * np.sqrt(p * (1 - p) / trials + z**2 / (4 * trials**2))
     return float(max(centre - half, 0.0)), float(min(centre + half, 1.0))
+
+
+def mcnemar(first: Bools, second: Bools) -> float:
+    """Exact two-sided p-value that two classifiers err equally often on the same trials.
+
+    McNemar 1947; the binomial test on the trials that only one of them gets right.
+
+    Args:
+        first: (n,) whether the first was right.
+        second: (n,) whether the second was.
+    """
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    n, k = only_first + only_second, min(only_first, only_second)
+    return min(2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n, 1.0)
 
 
 def cumulative_match(ranks: npt.NDArray[np.integer], depth: int) -> npt.NDArray[np.float64]:

@@ -71,6 +71,7 @@ class PairsResult:
         rates: behind the curves.
         distances: (n,) infinity where there was no face.
         same: (n,).
+        right: (n,) whether each pair was answered right, for comparing two settings.
     """
 
     accuracy: float
@@ -86,6 +87,7 @@ class PairsResult:
     rates: metrics.ErrorRates
     distances: npt.NDArray[np.floating]
     same: npt.NDArray[np.bool_]
+    right: npt.NDArray[np.bool_]
 
     def to_json(self) -> dict[str, Any]:
         tar = {f"{far:g}": None if v is None else round(v[0], 6) for far, v in self.tar_at_far.items()}
@@ -164,6 +166,7 @@ def evaluate_pairs(photos: Photos, pairs: Sequence[Pair], seed: int = 0) -> Pair
         rates,
         dist,
         same,
+        right,
     )
 
 

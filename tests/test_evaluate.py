@@ -85,6 +85,15 @@ def test_wilson_covers_in_a_simulation():
     assert 0.94 <= np.mean([low <= p <= high for p, (low, high) in zip(shares, intervals, strict=True)]) <= 0.96
 
 
+@pytest.mark.parametrize(("first", "second"), [(8, 2), (3, 3), (0, 0), (12, 0)])
+def test_mcnemar_agrees_with_the_binomial_test(first, second):
+    a = np.array([True] * 20 + [True] * first + [False] * second)
+    b = np.array([True] * 20 + [False] * first + [True] * second)
+    n = first + second
+    expected = stats.binomtest(first, n).pvalue if n else 1.0
+    assert metrics.mcnemar(a, b) == pytest.approx(expected) == pytest.approx(metrics.mcnemar(b, a))
+
+
 def test_cumulative_match_of_a_hand_computed_example():
     assert metrics.cumulative_match(np.array([1, 2, 0, 1]), 3).tolist() == [0.5, 0.75, 0.75]
 
@@ -209,6 +218,13 @@ def test_every_protocol_runs_on_photographs_and_the_second_takes_over_the_vector
     assert main(["evaluate", "pairs", str(data)]) == 0
     assert next((tmp_path / "evaluation").rglob("faces.npz")).stat().st_mtime_ns == stamp
     assert "accuracy, mean of the folds" in capsys.readouterr().out
+    assert main(["evaluate", "compare", str(data), "margin=0.075", "margin=0.3,crop=square,flip", "--json"]) == 0
+    compared = json.loads(capsys.readouterr().out)["variants"]
+    assert compared["margin=0.075"]["p_against_first"] == 1
+    assert compared["margin=0.075"]["accuracy"] == figures["pairs"]["accuracy"]
+    assert compared["margin=0.3,crop=square,flip"]["accuracy"] != compared["margin=0.075"]["accuracy"]
+    assert main(["evaluate", "compare", str(data), "margin=wide"]) == 2
+    assert main(["evaluate", "compare", str(data), "colour=red"]) == 2
 
 
 @pytest.mark.real

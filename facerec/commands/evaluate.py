@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facerec.commands import common
-from facerec.embedders import DEFAULT_MARGIN
+from facerec.detectors import DETECTORS
+from facerec.embedders import DEFAULT_MARGIN, MODELS
 from facerec.errors import Exit, UsageError
 
 if TYPE_CHECKING:
+    from facerec.protocols import Photos
     from facerec.stages.evaluate import Engine
 
 HELP = "error rates with intervals, on any folder of labelled faces"
@@ -19,14 +21,23 @@ facerec evaluate pairs lfw/ --pairs pairs.txt   LFW's protocol
 facerec evaluate pairs photos/                  the same on pairs drawn from the folder
 facerec evaluate identify photos/               one photo enrolled, one searched, for growing galleries
 facerec evaluate open-set photos/               how often strangers get a name
+facerec evaluate compare photos/ margin=0.075 margin=0.1 margin=0.05,flip detector=haar
 facerec evaluate classifier                     the trained classifier on your own test faces"""
 
 _PROTOCOLS = {
     "pairs": "same person or not: accuracy, AUC, EER, TAR at FAR",
     "identify": "closed set: one photo enrolled and one searched a person",
     "open-set": "half of the people enrolled, the others strangers: FNIR at FPIR",
+    "compare": "settings side by side on the same pairs, with a test whether they differ",
     "classifier": "your classifier on your test faces: accuracy, reliability, worst mistakes",
 }
+
+
+_CROPS = ("stretched", "square", "aligned")
+_SETTINGS = (
+    "what differs from the options, as in margin=0.1,flip,crop=square: detector, model, margin, "
+    "crop (stretched, square, aligned), faces, flip"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,13 +57,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("data", type=Path, help="a folder with a folder a person")
         sub.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
         sub.add_argument("--jobs", type=common.positive, metavar="N", help="photos treated side by side")
-        if name == "pairs":
+        if name == "compare":
+            sub.add_argument("settings", nargs="+", metavar="SETTING", help=_SETTINGS)
+        if name in ("pairs", "compare"):
             sub.add_argument("--pairs", type=Path, metavar="FILE", help="in the format of LFW's pairs.txt")
         if name == "open-set":
             sub.add_argument("--photos-each", type=common.positive, default=1, help="enrolled (default: %(default)s)")
         common.add_detector_arguments(sub, "central")
         common.add_embedder_arguments(sub)
         sub.add_argument("--margin", type=float, default=DEFAULT_MARGIN, help="around the face (default: %(default)s)")
+        sub.add_argument("--crop", choices=_CROPS, default=_CROPS[0], help="default: %(default)s")
         sub.add_argument("--flip", action="store_true", help="add the mirrored crop's vector")
 
 
@@ -64,19 +78,30 @@ def run(args: argparse.Namespace) -> Exit:
     if args.protocol == "classifier":
         report = evaluate.classifier(args.classifier or common.newest_classifier(), args.embeddings, args.processed)
     else:
-        engine = _engine(args)
-        if args.protocol == "pairs" and args.pairs and not args.pairs.is_file():
-            raise UsageError(f"there is no {args.pairs}", "leave out --pairs to draw pairs from the folder")
+        listed = getattr(args, "pairs", None)
+        if listed and not listed.is_file():
+            raise UsageError(f"there is no {listed}", "leave out --pairs to draw pairs from the folder")
         jobs = args.jobs or runtime.cpu_count()
-        photos = evaluate.load_photos(args.data, args.output / "cache", engine, jobs=jobs, progress=common.bar)
-        settings = {**engine.settings(args.data), "seed": args.seed}
-        if args.protocol == "pairs":
-            report = evaluate.pairs(photos, settings, args.output, args.pairs, args.seed)
-        elif args.protocol == "identify":
-            seconds = evaluate.seconds_a_photo(args.data, engine, args.seed)
-            report = evaluate.identify(photos, settings, seconds, args.seed)
+
+        def load(options: argparse.Namespace) -> tuple[Engine, Photos]:
+            engine = _engine(options)
+            cache = args.output / "cache"
+            return engine, evaluate.load_photos(args.data, cache, engine, jobs=jobs, progress=common.bar)
+
+        if args.protocol == "compare":
+            variants = {setting: load(_with(args, setting))[1] for setting in args.settings}
+            listed = listed or evaluate.draw_pairs(next(iter(variants.values())), args.output, args.seed)
+            report = evaluate.compare(variants, {"data": str(args.data), "seed": args.seed}, listed, args.seed)
         else:
-            report = evaluate.open_set(photos, settings, args.photos_each, args.seed)
+            engine, photos = load(args)
+            settings = {**engine.settings(args.data), "seed": args.seed}
+            if args.protocol == "pairs":
+                report = evaluate.pairs(photos, settings, args.output, listed, args.seed)
+            elif args.protocol == "identify":
+                seconds = evaluate.seconds_a_photo(args.data, engine, args.seed)
+                report = evaluate.identify(photos, settings, seconds, args.seed)
+            else:
+                report = evaluate.open_set(photos, settings, args.photos_each, args.seed)
     paths = report.write(args.output)
     if args.json:
         common.print_json(report.result)
@@ -86,12 +111,32 @@ def run(args: argparse.Namespace) -> Exit:
     return Exit.OK
 
 
+def _with(args: argparse.Namespace, setting: str) -> argparse.Namespace:
+    """The options with what a setting like ``margin=0.1,flip`` says differently."""
+    choices = {"detector": DETECTORS, "model": MODELS, "crop": _CROPS, "faces": ("largest", "central")}
+    options = argparse.Namespace(**vars(args))
+    for part in setting.split(","):
+        name, _, value = part.partition("=")
+        if name == "flip" and not value:
+            options.flip = True
+        elif value in choices.get(name, ()):
+            setattr(options, name, value)
+        elif name == "margin":
+            try:
+                options.margin = float(value)
+            except ValueError:
+                raise UsageError(f"{part!r} is not a margin", "as in margin=0.1") from None
+        else:
+            raise UsageError(f"{part!r} is not a setting", _SETTINGS)
+    return options
+
+
 def _engine(args: argparse.Namespace) -> Engine:
     from facerec import runtime
     from facerec.embedders import load_embedder
     from facerec.stages.evaluate import Engine
     from facerec.types import Crop
 
-    crop = Crop(args.margin)
+    crop = Crop(args.margin, square=args.crop == "square", aligned=args.crop == "aligned")
     embedder = load_embedder(args.embedder, model=args.model, crop=crop, flip=args.flip, threads=runtime.cpu_count())
     return Engine(common.make_detector(args, threads=1), embedder, args.faces, args.min_face, args.min_confidence)

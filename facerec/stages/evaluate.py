@@ -17,7 +17,7 @@ from facerec.classify import Classifier
 from facerec.draw import GREEN, ORANGE, RED, contact_sheet
 from facerec.errors import DataError, InputError
 from facerec.images import encode_image, find_images, read_image
-from facerec.metrics import distances, read_pairs, wilson, write_pairs
+from facerec.metrics import distances, mcnemar, read_pairs, wilson, write_pairs
 from facerec.protocols import Photos
 from facerec.recognizer import find_and_embed
 from facerec.report import Report
@@ -104,8 +104,8 @@ def load_photos(data: Path, cache: Path, engine: Engine, *, jobs: int = 1, progr
 def pairs(photos: Photos, settings: dict[str, Any], output: Path, listed: Path | None, seed: int) -> Report:
     """Verification: LFW's View 2 on listed pairs, or on pairs drawn from the folder and saved."""
     if listed is None:
-        chosen, listed = protocols.make_pairs(photos, seed=seed), output / "pairs_drawn.json"
-        write_text(listed, write_pairs(chosen))
+        listed = draw_pairs(photos, output, seed)
+        chosen = read_pairs(listed)
         origin = f"{len(chosen)} pairs drawn from the folder with seed {seed}, saved in {listed}"
     else:
         chosen = read_pairs(listed)
@@ -148,8 +148,47 @@ def pairs(photos: Photos, settings: dict[str, Any], output: Path, listed: Path |
     )
 
 
+def draw_pairs(photos: Photos, output: Path, seed: int) -> Path:
+    """Draws pairs from a folder and saves them."""
+    path = output / "pairs_drawn.json"
+    write_text(path, write_pairs(protocols.make_pairs(photos, seed=seed)))
+    return path
+
+
 def _range(interval: tuple[float, float]) -> str:
     return f"{interval[0]:.4f} – {interval[1]:.4f}"
+
+
+def compare(variants: dict[str, Photos], settings: dict[str, Any], listed: Path, seed: int) -> Report:
+    """The same pairs under several settings; each against the first, by McNemar's test on the pairs' answers."""
+    chosen = read_pairs(listed)
+    results = {name: protocols.evaluate_pairs(photos, chosen, seed) for name, photos in variants.items()}
+    first, *_ = results.values()
+    rows, figures = [], {}
+    for name, result in results.items():
+        p = mcnemar(first.right, result.right)
+        verdict = "" if result is first else f"p = {p:.3f}" + (", more than chance" if p < 0.05 else "")
+        accuracy = f"{result.accuracy:.4f} ± {result.standard_error:.4f}"
+        failures = str(len(result.failures))
+        rows.append([name, accuracy, _range(result.interval), f"{result.eer:.4f}", failures, verdict])
+        figures[name] = {**result.to_json(), "p_against_first": p}
+    head = ["setting", "accuracy", "95 %", "EER", "no face", "against the first"]
+    roc = {
+        name: (np.maximum(r.rates.fmr[1:], 0.5 / (~r.same).sum()), 1 - r.rates.fnmr[1:]) for name, r in results.items()
+    }
+    return Report(
+        "compare",
+        "Settings compared on the same pairs",
+        [
+            f"{len(chosen)} pairs of {listed}; each fold is judged at the threshold that is best on the others.",
+            "Against the first: McNemar's exact test on the pairs that only one of the two gets right. Of many "
+            "settings some look better by chance: choose on one set of people, report on another.",
+        ],
+        {"variants": figures},
+        {**settings, "pairs": str(listed)},
+        [("Settings", head, rows)],
+        [("ROC", plots.curves(roc, "ROC", "false accept rate", "true accept rate", log="x"))],
+    )
 
 
 def identify(photos: Photos, settings: dict[str, Any], seconds: float, seed: int) -> Report:
