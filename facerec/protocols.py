@@ -383,9 +383,9 @@ def evaluate_open_set(photos: Photos, photos_each: int = 1, seed: int = 0, draws
         strangers_total += len(stranger_rows)
         fewest = len(stranger_rows) if draw == 0 else min(fewest, len(stranger_rows))
         for kind in KINDS:
-            mated, names = _search(kind, photos, gallery, np.array(probe_rows))
-            others, _ = _search(kind, photos, gallery, stranger_rows)
-            correct = names == photos.people[probe_rows]
+            found, names = _search(kind, photos, gallery, np.concatenate([probe_rows, stranger_rows]))
+            mated, others = found[: len(probe_rows)], found[len(probe_rows) :]
+            correct = names[: len(probe_rows)] == photos.people[probe_rows]
             for rate in FPIRS:
                 fnir[kind][rate].append(metrics.fnir_at_fpir(mated, correct, others, rate)[0])
             if draw == 0:
