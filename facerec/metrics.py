@@ -86,20 +86,25 @@ def best_threshold(dist: Distances, same: Bools) -> float:
     return float(cuts[np.argmin(np.where(tied, len(dist) + 1, accepted + rejected))])
 
 
-def fold_accuracies(dist: Distances, same: Bools, fold: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
-    """Accuracy of each fold at the threshold that is best on the others (LFW View 2).
+def right_by_fold(dist: Distances, same: Bools, fold: npt.NDArray[np.integer]) -> Bools:
+    """Whether each pair is answered right at the threshold that is best on the other folds (LFW View 2).
 
-    Huang et al., "Labeled Faces in the Wild", UMass 07-49, 2007. A distance of NaN (no face found in
-    one of the photos) is an error, and takes no part in choosing thresholds.
+    Huang et al., "Labeled Faces in the Wild", UMass 07-49, 2007. A distance of NaN or infinity (no face
+    found in one of the photos) is an error, and takes no part in choosing thresholds.
     """
-    result = []
+    found = np.isfinite(dist)
+    right = np.zeros(len(dist), bool)
     for k in np.unique(fold):
-        chosen = (fold != k) & ~np.isnan(dist)
-        threshold = best_threshold(dist[chosen], same[chosen])
-        test = fold == k
-        right = np.where(np.isnan(dist[test]), False, (dist[test] <= threshold) == same[test])
-        result.append(right.mean())
-    return np.array(result)
+        others = (fold != k) & found
+        threshold = best_threshold(dist[others], same[others])
+        right |= (fold == k) & found & ((dist <= threshold) == same)
+    return right
+
+
+def fold_accuracies(dist: Distances, same: Bools, fold: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """Share of `right_by_fold` in each fold."""
+    right = right_by_fold(dist, same, fold)
+    return np.array([right[fold == k].mean() for k in np.unique(fold)])
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ def evaluate_pairs(photos: Photos, pairs: Sequence[Pair], seed: int = 0) -> Pair
 
     identities, who = np.unique(photos.people, return_inverse=True)
     rng = np.random.default_rng(seed)
-    right = _right_by_fold(dist, same, fold)
+    right = metrics.right_by_fold(dist, same, fold)
     draws: dict[Any, list[float]] = {"accuracy": [], "auc": [], "eer": []} | {far: [] for far in FARS}
     for _ in range(BOOTSTRAPS):
         # people are drawn with replacement; a pair counts as often as both its people came
@@ -168,18 +168,6 @@ def evaluate_pairs(photos: Photos, pairs: Sequence[Pair], seed: int = 0) -> Pair
         same,
         right,
     )
-
-
-def _right_by_fold(
-    dist: npt.NDArray[np.floating], same: npt.NDArray[np.bool_], fold: npt.NDArray[np.integer]
-) -> npt.NDArray[np.bool_]:
-    """Whether each pair is answered right at the threshold of the other folds."""
-    right = np.zeros(len(dist), bool)
-    for k in np.unique(fold):
-        others = (fold != k) & np.isfinite(dist)
-        accepted = dist <= metrics.best_threshold(dist[others], same[others])
-        right = np.where(fold == k, (accepted == same) & np.isfinite(dist), right)
-    return right
 
 
 def make_pairs(photos: Photos, folds: int = 10, seed: int = 0) -> list[Pair]:
