@@ -1,13 +1,17 @@
-"""Runs all benchmarks, one after the other, each in a process of its own."""
+"""Runs all benchmarks and writes docs/benchmarks.md and .json; or one, and writes nothing."""
 
-import subprocess
+import argparse
 import sys
 
-ALL = ("speed", "parity", "crops", "pipeline")
+from benchmarks.common import ROOT
+from benchmarks.runner import run_all
+
+NAMES = ("speed", "parity", "accuracy", "pipeline")
 
 if __name__ == "__main__":
-    codes = []
-    for name in ALL:
-        print(f"\n## {name}\n", flush=True)
-        codes.append(subprocess.run([sys.executable, "-m", f"benchmarks.{name}"]).returncode)
-    sys.exit(max(codes))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", nargs="?", choices=NAMES, help="default: all")
+    name = parser.parse_args().name
+    if name:
+        sys.exit(run_all([f"benchmarks.{name}"], None))
+    sys.exit(run_all([f"benchmarks.{name}" for name in NAMES], ROOT / "docs"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.common import data, machine, overlap, table
+from benchmarks.common import Section, data, overlap
+from facerec import runtime
 from facerec.detectors import load_detector
 from facerec.embedders import DEFAULT_MARGIN, load_embedder
 from facerec.images import crop_face, find_images, read_image
@@ -36,34 +37,41 @@ def matches(found: list[Face], wanted: list[Face]) -> list[tuple[Face, Face]]:
     return pairs
 
 
-def main() -> None:
-    """Prints both tables."""
-    print(machine())
-    ours, theirs = load_detector("mtcnn", threads=2), load_detector("mtcnn-reference")
+def detections(section: Section) -> list[tuple[Image, list[Face], list[Face]]]:
+    """Boxes and keypoints; returns the pictures with both detectors' faces."""
+    ours, theirs = load_detector("mtcnn", threads=runtime.cpu_count()), load_detector("mtcnn-reference")
     counts: dict[str, list[int]] = {}
-    distances, crops, found = [], [], []
+    apart, found = [], []
     for part, image in pictures():
         a, b = ours.detect(image), theirs.detect(image)
         pairs = matches(a, b)
-        found.append((image, a))
+        found.append((image, a, b))
         total = counts.setdefault(part, [0, 0, 0, 0])
         for i, n in enumerate((1, len(a), len(b), len(pairs))):
             total[i] += n
-        distances += [np.linalg.norm(x.keypoints - y.keypoints, axis=1).max() for x, y in pairs]
-        crops += [crop_face(image, face, Crop(DEFAULT_MARGIN), 160) for face in b]
+        apart += [np.linalg.norm(x.keypoints - y.keypoints, axis=1).max() for x, y in pairs]
     counts["all"] = [sum(column) for column in zip(*counts.values(), strict=True)]
-    rows = [
-        [part, n, ours_n, theirs_n, f"{m / ours_n:.4%}", f"{m / theirs_n:.4%}"]
-        for part, (n, ours_n, theirs_n, m) in counts.items()
-    ]
-    table(["data", "pictures", "our boxes", "mtcnn boxes", "ours matched", "mtcnn's matched"], rows)
-    print(
-        f"keypoints of the matched, worst of five: median {np.median(distances):.4f} px, "
-        f"99.9 % {np.quantile(distances, 0.999):.4f} px"
+    section.table(
+        f"Boxes that overlap by {MATCH} (intersection over union) with one of the mtcnn package's",
+        {
+            "data": "{}", "pictures": "{}", "our boxes": "{}", "mtcnn's boxes": "{}", "matched": "{}",
+            "of ours": "{:.2%}", "of mtcnn's": "{:.2%}",
+        },
+        [[part, n, a, b, both, both / a, both / b] for part, (n, a, b, both) in counts.items()],
+    )  # fmt: skip
+    section.table(
+        "Keypoints of the matched, the worst of five, pixels",
+        {"median": "{:.3f}", "99.9 %": "{:.3f}"},
+        [[np.median(apart), np.quantile(apart, 0.999)]],
     )
+    return found
+
+
+def larger(section: Section, found: list[tuple[Image, list[Face]]]) -> None:
+    """What --min-face costs in faces."""
     rows = []
     for size in (40, 80):
-        coarse = load_detector("mtcnn", min_face=size, threads=2)
+        coarse = load_detector("mtcnn", min_face=size, threads=runtime.cpu_count())
         wanted = hit = 0
         for image, faces in found:
             large = [face for face in faces if face.size >= size]
@@ -71,15 +79,26 @@ def main() -> None:
             if large:
                 again = coarse.detect(image)
                 hit += sum(any(overlap(face, other) >= SAME_FACE for other in again) for face in large)
-        rows.append([size, wanted, hit, f"{hit / wanted:.2%}"])
-    table(["--min-face", "faces of that size and above at 20", "found again", "share"], rows)
-    batch = np.stack(crops)
-    v, w = (
-        load_embedder(name, crop=Crop(DEFAULT_MARGIN), threads=2).embed(batch)
+        rows.append([size, wanted, hit, hit / wanted])
+    section.table(
+        "With `--min-face`: the faces of that size and above that are found at 20",
+        {"--min-face": "{}", "faces": "{}", "found again": "{}", "share": "{:.2%}"},
+        rows,
+    )
+
+
+def main(section: Section) -> None:
+    """Boxes, keypoints, vectors."""
+    found = detections(section)
+    larger(section, [(image, ours) for image, ours, _ in found])
+    crop = Crop(DEFAULT_MARGIN)
+    crops = np.stack([crop_face(image, face, crop, 160) for image, _, theirs in found for face in theirs])
+    ours, theirs = (
+        load_embedder(name, crop=crop, threads=runtime.cpu_count()).embed(crops)
         for name in ("facenet", "facenet-reference")
     )
-    print(f"embeddings: {len(batch)} crops, smallest cosine {(v * w).sum(1).min():.8f}")
-
-
-if __name__ == "__main__":
-    main()
+    section.table(
+        "Vectors against keras-facenet's network, of the same crops",
+        {"crops": "{}", "smallest cosine": "{:.8f}"},
+        [[len(crops), (ours * theirs).sum(axis=1).min()]],
+    )

@@ -10,28 +10,27 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
-from benchmarks.common import data, machine, table
+from benchmarks.common import ENVIRONMENT, FACEREC, Section, data, facerec, timed
 from facerec import weights
 from facerec.artifacts import read_manifest, sha256_of
 from facerec.images import find_images
 
-FACEREC = [sys.executable, "-m", "facerec"]
+STARTS = 5
 
 
-def facerec(*words: str, cwd: Path) -> dict:
-    """Runs a command with --json and returns its report."""
-    run = subprocess.run([*FACEREC, *words, "--json"], cwd=cwd, capture_output=True, text=True)
-    if run.returncode not in (0, 3):
-        sys.exit(run.stderr)
-    return json.loads(run.stdout)
+def quietly(*words: str, cwd: Path) -> subprocess.Popen[bytes]:
+    """Starts a command."""
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen([*FACEREC, *words], cwd=cwd, env=ENVIRONMENT, stdout=quiet, stderr=quiet)
 
 
 def peak(*words: str, cwd: Path) -> tuple[float, float]:
     """Seconds and peak memory (MB) of a command in a process of its own."""
     start = time.perf_counter()
-    process = subprocess.Popen([*FACEREC, *words], cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = quietly(*words, cwd=cwd)
     _, status, usage = os.wait4(process.pid, 0)
     assert os.waitstatus_to_exitcode(status) in (0, 3), words
     unit = 1 if sys.platform == "darwin" else 1024
@@ -43,7 +42,7 @@ def tree(folder: Path) -> dict[str, str]:
     return {p.relative_to(folder).as_posix(): sha256_of(p) for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def accuracy(temp: Path) -> None:
+def accuracy(section: Section, temp: Path) -> None:
     """Videos of five people with block split; 93 training and 25 validation photos of five others."""
     rows = []
     video, photos = temp / "video", temp / "photos"
@@ -56,9 +55,12 @@ def accuracy(temp: Path) -> None:
         facerec("embed", cwd=folder)
         for kind in ("svm", "knn", "nearest"):
             report = facerec("train", f"--{kind}", cwd=folder)
-            scores = [f"{report[s]['right']}/{report[s]['total']}" for s in ("train", "test")]
-            rows.append([name, kind, *scores, f"{report['test']['accuracy']:.4f}"])
-    table(["data", "classifier", "train", "test", "test accuracy"], rows)
+            rows.append([name, kind, *((report[s]["right"], report[s]["total"]) for s in ("train", "test"))])
+    section.table(
+        "Photos named right",
+        {"data": "{}", "classifier": "{}", "train": "{} of {}", "test": "{} of {}"},
+        rows,
+    )
     frames = {o["path"]: (r.input, i) for r in read_manifest(video / "raw_images") for i, o in enumerate(r.outputs)}
     sides = {
         frames[Path(r.input).relative_to("raw_images").as_posix()]: r.split for r in read_manifest(video / "processed")
@@ -66,24 +68,30 @@ def accuracy(temp: Path) -> None:
     beside = [
         f for f, side in sides.items() if side == "train" and "test" in (sides.get((f[0], f[1] + d)) for d in (-1, 1))
     ]
-    print(f"training frames next to a test frame: {len(beside)} of {sum(s == 'train' for s in sides.values())}")
+    train = sum(side == "train" for side in sides.values())
+    section.note(f"Training frames next to a test frame: {len(beside)} of {train}.")
 
 
-def start_up(temp: Path) -> None:
-    """Cold processes, weights cached; the fastest of five."""
+def start_up(section: Section, temp: Path) -> None:
+    """Cold processes, weights cached."""
     image = next(iter(find_images(data("lfw-dev"))))
     folder = temp / "photos"
     commands = (["--help"], ["predict", str(image)])
-    rows = [[" ".join(["facerec", c[0]]), f"{min(peak(*c, cwd=folder)[0] for _ in range(5)):.2f}"] for c in commands]
-    table(["cold process", "seconds"], rows)
+    times = timed(STARTS, *(partial(peak, *words, cwd=folder) for words in commands))
+    section.table(
+        f"Cold processes, {STARTS} repeats",
+        {"command": "`facerec {}`", "ms": "{:.0f}"},
+        [[words[0], taken] for words, taken in zip(commands, times, strict=True)],
+    )
     code = "import sys; from facerec.cli import main; main(sys.argv[1:]); print('tensorflow' in sys.modules)"
     run = subprocess.run(
-        [sys.executable, "-c", code, "predict", str(image)], cwd=folder, capture_output=True, text=True
+        [sys.executable, "-c", code, "predict", str(image)], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True
     )
-    print(f"TensorFlow imported by predict: {run.stdout.split()[-1]}")
+    imported = {"True": "imported", "False": "not imported"}[run.stdout.split()[-1]]
+    section.note(f"TensorFlow is {imported} by `predict`.")
 
 
-def memory(temp: Path) -> None:
+def memory(section: Section, temp: Path) -> None:
     """Peak memory of embed over the number of crops (copies of the sample crops, each made different)."""
     source = find_images(temp / "photos" / "processed")
     rows = []
@@ -105,19 +113,23 @@ def memory(temp: Path) -> None:
                 }
                 manifest.write(json.dumps(record | {"error": None, "label": "p", "split": "train"}) + "\n")
         seconds, megabytes = peak("embed", cwd=folder)
-        rows.append([n, f"{megabytes:.0f}", f"{seconds:.0f}", f"{seconds / n * 1000:.1f}"])
+        rows.append([n, megabytes, seconds, seconds / n * 1000])
         shutil.rmtree(folder)
-    table(["crops", "peak memory of embed, MB", "seconds", "ms a crop"], rows)
+    section.table(
+        "`facerec embed` over the number of crops",
+        {"crops": "{:,}", "peak memory, MB": "{:.0f}", "seconds": "{:.0f}", "ms a crop": "{:.1f}"},
+        rows,
+    )
 
 
-def again(temp: Path) -> None:
+def again(section: Section, temp: Path) -> None:
     """A second run of each stage, and a run that was killed in the middle and repeated."""
     video = temp / "video"
     rows = []
     for words in (["extract", str(data("videos"))], ["detect"], ["embed"]):
         report = facerec(*words, cwd=video)
-        rows.append([words[0], report["done"], report["skipped"], f"{report['seconds']:.2f}"])
-    table(["second run", "done", "already done", "seconds"], rows)
+        rows.append([words[0], report["done"], report["skipped"], report["seconds"]])
+    section.table("A second run", {"stage": "{}", "done": "{}", "already done": "{}", "seconds": "{:.2f}"}, rows)
 
     rows = []
     for words, made in (
@@ -133,9 +145,7 @@ def again(temp: Path) -> None:
                 shutil.copytree(video / needed, folder / needed)
         kills = 0
         for wait in (1.5, 2.5, 4.0):
-            process = subprocess.Popen(
-                [*FACEREC, *words], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
+            process = quietly(*words, cwd=folder)
             try:
                 process.wait(wait)
             except subprocess.TimeoutExpired:
@@ -145,19 +155,18 @@ def again(temp: Path) -> None:
         facerec(*words, cwd=folder)
         same = tree(folder / made) == undisturbed
         rows.append([words[0], kills, "equal, byte for byte" if same else "DIFFERENT"])
-    table(["killed", "times", "result against an undisturbed run"], rows)
+    section.table(
+        "Killed in the middle and run again",
+        {"stage": "{}", "kills": "{}", "result against an undisturbed run": "{}"},
+        rows,
+    )
 
 
-def main() -> None:
-    """Prints all tables."""
-    print(machine())
+def main(section: Section) -> None:
+    """All tables."""
     with tempfile.TemporaryDirectory() as name:
         temp = Path(name)
-        accuracy(temp)
-        start_up(temp)
-        again(temp)
-        memory(temp)
-
-
-if __name__ == "__main__":
-    main()
+        accuracy(section, temp)
+        start_up(section, temp)
+        again(section, temp)
+        memory(section, temp)

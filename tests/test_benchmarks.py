@@ -1,0 +1,85 @@
+"""The benchmarks' clock and their report, on sections that take no time."""
+
+import json
+
+import pytest
+
+from benchmarks.common import timed
+from benchmarks.runner import run_all
+
+SECTIONS = {
+    "fine": """
+        from benchmarks.common import Times
+        section.note("A note.")
+        section.table(
+            "Of two sides",
+            {"side": "{}", "ms": "{:.1f}", "accuracy": "{:.2f} ± {:.2f}"},
+            [["ours", Times.of([0.003, 0.001, 0.005]), (0.994, 0.002)], ["theirs", None, None]],
+        )
+    """,
+    "lacking": """
+        from benchmarks.common import data
+        data("no such part")
+    """,
+    "broken": """
+        section.note("This far.")
+        raise ValueError("the cause")
+    """,
+    "killed": """
+        import os
+        os._exit(7)
+    """,
+}
+
+
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    """Makes the sections' modules; a spawned process finds them as this one does."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, body in SECTIONS.items():
+        (tmp_path / f"{name}.py").write_text(f"def main(section):{body}", encoding="utf-8")
+    return tmp_path
+
+
+def test_times_are_of_the_repeats_in_turn_without_the_first():
+    calls = []
+    ours, theirs = timed(3, lambda: calls.append("a"), lambda: calls.append("b"))
+    assert calls == ["a", "b"] * 4
+    assert len(ours.seconds) == len(theirs.seconds) == 3
+    assert ours.minimum == min(ours.seconds) and ours.median == sorted(ours.seconds)[1]
+
+
+def test_the_report_holds_minimum_and_median_for_people_and_programs(modules, capfd):
+    assert run_all(["fine", "lacking"], modules) == 0
+    text = (modules / "benchmarks.md").read_text(encoding="utf-8")
+    table = "| side | ms | accuracy |\n| --- | --- | --- |\n| ours | 1.0 / 3.0 | 0.99 ± 0.00 |\n| theirs |  |  |"
+    assert f"## Fine (`python -m benchmarks fine`)\n\nA note.\n\nOf two sides:\n\n{table}" in text
+    assert "**skipped: no no such part" in text
+    assert table in capfd.readouterr().out
+
+    written = json.loads((modules / "benchmarks.json").read_text(encoding="utf-8"))
+    assert {"processor", "cores", "memory", "system", "python", "engine", "mtcnn", "made"} <= set(written["machine"])
+    assert all(f"| {name} | {value} |" in text for name, value in written["machine"].items())
+    fine, lacking = written["sections"]
+    assert fine["parts"][1] == {
+        "caption": "Of two sides",
+        "head": ["side", "ms", "accuracy"],
+        "rows": [
+            ["ours", {"minimum": 0.001, "median": 0.003, "seconds": [0.003, 0.001, 0.005]}, [0.994, 0.002]],
+            ["theirs", None, None],
+        ],
+    }
+    assert lacking["outcome"].startswith("skipped")
+
+
+@pytest.mark.parametrize(("name", "cause"), [("broken", "ValueError: the cause"), ("killed", "the process died")])
+def test_a_crash_is_said_and_the_others_go_on(modules, name, cause):
+    assert run_all([name, "fine"], modules) == 1
+    text = (modules / "benchmarks.md").read_text(encoding="utf-8")
+    assert f"**crashed: {cause}" in text and "1.0 / 3.0" in text
+    assert ("This far." in text) == (name == "broken"), "what was measured before is kept"
+
+
+def test_one_section_alone_writes_nothing(modules):
+    assert run_all(["fine"], None) == 0
+    assert not list(modules.glob("benchmarks.*"))
