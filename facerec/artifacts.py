@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from facerec.errors import ArtifactError, InputError
 from facerec.images import encode_image, natural_key
-from facerec.types import Embeddings, Failure, Image, Space
+from facerec.types import Embeddings, Failure, Gate, Image, Space
 
 MANIFEST = "manifest.jsonl"
 TEMPORARY = ".tmp-"  # how the names of unfinished files begin
@@ -331,6 +331,7 @@ def embeddings_parts(embeddings: Embeddings) -> tuple[dict[str, Any], dict[str, 
         "space": embeddings.space.to_json(),
         "detector": embeddings.detector,
         "failures": [asdict(f) for f in embeddings.failures],
+        "gate": embeddings.gate and embeddings.gate.to_json(),
     }
     return header, {name: getattr(embeddings, name) for name in _EMBEDDINGS}
 
@@ -343,6 +344,7 @@ def embeddings_from(path: Path, header: dict[str, Any], arrays: dict[str, np.nda
             space=Space.from_json(header["space"]),
             detector=header["detector"],
             failures=tuple(Failure(**f) for f in header["failures"]),
+            gate=header["gate"] and Gate.from_json(header["gate"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{path} is damaged ({error})", cure) from None

@@ -18,12 +18,14 @@ import numpy.typing as npt
 from facerec import metrics
 from facerec.artifacts import embeddings_from, embeddings_parts, read_npz, write_npz
 from facerec.errors import ArtifactError, DataError
-from facerec.types import Embeddings, FloatArray
+from facerec.types import Embeddings, FloatArray, Gate
 
 KINDS = ("svm", "knn", "nearest")
 FOLDS = 5
 NEIGHBOURS = 5
+NEAREST = 3  # people that a decision names as the closest ones
 
+Distances = npt.NDArray[np.floating]
 Scores = npt.NDArray[np.floating]
 """(n, people): one column a person in the order of their sorted names, higher = more alike."""
 
@@ -90,12 +92,32 @@ class Prototypes:
     @classmethod
     def train(cls, vectors: FloatArray, labels: npt.NDArray[np.str_]) -> Prototypes:
         """Averages unit rows (n, d) by name."""
-        means = np.stack([vectors[labels == name].mean(axis=0) for name in np.unique(labels)])
+        names, owner = np.unique(labels, return_inverse=True)
+        means = np.zeros((len(names), vectors.shape[1]), vectors.dtype)
+        np.add.at(means, owner, vectors)  # scaling to length 1 makes means of sums
         return cls(means / np.linalg.norm(means, axis=1, keepdims=True))
 
     def scores(self, vectors: FloatArray) -> Scores:
         """Cosines."""
         return vectors @ self.prototypes.T
+
+
+class PerPerson:
+    """Distances to people: each person is as far away as the closest of their photos.
+
+    Args:
+        vectors: (m, d) unit rows.
+        labels: (m,) whose they are.
+    """
+
+    def __init__(self, vectors: FloatArray, labels: npt.NDArray[np.str_]) -> None:
+        order = np.argsort(labels, kind="stable")
+        self.people, self._starts = np.unique(labels[order], return_index=True)
+        self._vectors = vectors[order]
+
+    def distances(self, vectors: FloatArray) -> Distances:
+        """Unit rows (n, d) → (n, people), in the order of their sorted names."""
+        return np.minimum.reduceat(metrics.distances(vectors, self._vectors), self._starts, axis=1)
 
 
 Model = LinearSVM | Neighbours | Prototypes
@@ -120,6 +142,7 @@ class Decision:
     distance: float
     probability: float | None
     reason: str
+    nearest: tuple[tuple[str, float], ...]
 
 
 class Classifier:
@@ -128,7 +151,7 @@ class Classifier:
     Attributes:
         kind: "svm", "knn" or "nearest".
         model: scores vectors against people.
-        threshold: distance up to which a face may be given a name.
+        gate: when the winner's name is given.
         platt: slope and intercept that turn a score into a probability; None where there were too few
             photos. One pair for all people: Platt, "Probabilistic outputs for support vector machines",
             1999, on scores of held-out photos, pooled.
@@ -136,19 +159,18 @@ class Classifier:
     """
 
     def __init__(
-        self, kind: str, model: Model, platt: tuple[float, float] | None, photos: Embeddings, threshold: float
+        self, kind: str, model: Model, platt: tuple[float, float] | None, photos: Embeddings, gate: Gate
     ) -> None:
-        if not 0 <= threshold <= 2:
-            raise ValueError(f"a distance threshold lies between 0 and 2, not {threshold}")
         self.kind = kind
         self.model = model
         self.platt = platt
         self.photos = photos
         self.people = photos.people
-        self.threshold = threshold
+        self.gate = gate
+        self._by_person = PerPerson(photos.vectors, photos.labels)
 
     @classmethod
-    def train(cls, kind: str, photos: Embeddings, threshold: float) -> Classifier:
+    def train(cls, kind: str, photos: Embeddings, gate: Gate) -> Classifier:
         """Trains a classifier on labelled vectors.
 
         Raises:
@@ -162,36 +184,41 @@ class Classifier:
                 "add a second person, or use --nearest, which goes by distance alone",
             )
         model = train_model(kind, photos.vectors, photos.labels)
-        return cls(kind, model, _calibrate(kind, photos), photos, threshold)
+        return cls(kind, model, _calibrate(kind, photos), photos, gate)
 
     def decide(self, vectors: FloatArray) -> list[Decision]:
         """Unit rows (n, d) → n answers.
 
-        The model picks the candidate; the name is given if the closest of the candidate's photos is
-        no further than the threshold.
+        The model picks the candidate; the name is given if the gate lets it pass: the closest of the
+        candidate's photos is near enough, and everybody else's are further away by the margin.
         """
         if len(vectors) == 0:
             return []
         scores = self.model.scores(vectors)
-        best = scores.argmax(axis=1)
-        apart = metrics.distances(vectors, self.photos.vectors)
+        apart = self._by_person.distances(vectors)
         decisions = []
-        for i, k in enumerate(best):
+        for row, k, each in zip(apart, scores.argmax(axis=1), scores, strict=True):
+            order = np.argsort(row, kind="stable")[: NEAREST + 1].tolist()
+            reason = self._reason(row, int(k), order)
             candidate = self.people[k]
-            distance = float(apart[i, self.photos.labels == candidate].min())
-            far = distance > self.threshold
-            decisions.append(
-                Decision(
-                    None if far else candidate,
-                    candidate,
-                    distance,
-                    self._probability(scores[i], k),
-                    f"too far from everyone: {distance:.2f} from {candidate}, threshold {self.threshold:.2f}"
-                    if far
-                    else "",
-                )
-            )
+            nearest = tuple((self.people[i], float(row[i])) for i in order[:NEAREST])
+            probability = self._probability(each, int(k))
+            name = None if reason else candidate
+            decisions.append(Decision(name, candidate, float(row[k]), probability, reason, nearest))
         return decisions
+
+    def _reason(self, apart: Distances, k: int, order: list[int]) -> str:
+        """Why person k's name is not given; empty where it is."""
+        candidate, gate = self.people[k], self.gate
+        if apart[k] > gate.threshold:
+            return f"too far from everyone: {apart[k]:.2f} from {candidate}, threshold {gate.threshold:.2f}"
+        other = next((i for i in order if i != k), None)
+        if gate.margin and other is not None and apart[other] - apart[k] < gate.margin:
+            return (
+                f"between {candidate} ({apart[k]:.2f}) and {self.people[other]} ({apart[other]:.2f}): "
+                f"they must be {gate.margin:.2f} apart"
+            )
+        return ""
 
     def _probability(self, scores: Scores, k: int) -> float | None:
         if self.platt is None:
@@ -206,7 +233,7 @@ class Classifier:
         header |= {
             "kind": "classifier",
             "method": self.kind,
-            "threshold": self.threshold,
+            "gate": self.gate.to_json(),
             "platt": self.platt,
         }
         svm = self.model if isinstance(self.model, LinearSVM) else LinearSVM(np.empty((0, 0)), np.empty(0))
@@ -228,7 +255,7 @@ class Classifier:
         header, arrays = read_npz(path, "classifier", expected, cure)
         photos = embeddings_from(path, header, arrays, cure)
         try:
-            kind, platt, threshold = header["method"], header["platt"], float(header["threshold"])
+            kind, platt, gate = header["method"], header["platt"], Gate.from_json(header["gate"])
             if kind not in KINDS:
                 raise ValueError(f"unknown method {kind!r}")
             model: Model
@@ -240,7 +267,7 @@ class Classifier:
                     raise ValueError("the SVM does not fit the people")
             else:
                 model = train_model(kind, photos.vectors, photos.labels)
-            return cls(kind, model, None if platt is None else (float(platt[0]), float(platt[1])), photos, threshold)
+            return cls(kind, model, None if platt is None else (float(platt[0]), float(platt[1])), photos, gate)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ArtifactError(f"{path} is damaged ({error})", cure) from None
 

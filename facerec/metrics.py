@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,8 @@ from facerec.errors import InputError
 
 Distances = npt.NDArray[np.floating]
 Bools = npt.NDArray[np.bool_]
+
+BOOTSTRAPS = 500
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,25 @@ def enough_for(rate: float, trials: int) -> bool:
     return trials * rate >= 3
 
 
+def bcubed(truth: npt.NDArray[Any], clusters: npt.NDArray[Any]) -> tuple[float, float, float]:
+    """BCubed precision, recall and F of a clustering.
+
+    Bagga & Baldwin 1998; Amigó et al., "A comparison of extrinsic clustering evaluation metrics", 2009: the
+    mean over items of the share of its cluster that is of its person, and of its person that is in its cluster.
+
+    Args:
+        truth: (n,) people.
+        clusters: (n,) labels; an item that was left out as noise has a label of its own.
+    """
+    _, person = np.unique(truth, return_inverse=True)
+    _, cluster = np.unique(clusters, return_inverse=True)
+    _, where, both = np.unique(np.stack([person, cluster]), axis=1, return_inverse=True, return_counts=True)
+    shared = both[where.ravel()]
+    precision = float((shared / np.bincount(cluster)[cluster]).mean())
+    recall = float((shared / np.bincount(person)[person]).mean())
+    return precision, recall, 2 * precision * recall / (precision + recall)
+
+
 def wilson(successes: float, trials: int) -> tuple[float, float]:
     """95 % interval of a share; Wilson 1927."""
     if trials == 0:
@@ -198,6 +220,57 @@ def mcnemar(first: Bools, second: Bools) -> float:
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     n, k = only_first + only_second, min(only_first, only_second)
     return min(2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n, 1.0)
+
+
+def share_by_person(hit: Bools, who: npt.NDArray[Any], rng: np.random.Generator) -> tuple[float, tuple[float, float]]:
+    """Share of trials that hit, and its 95 % interval by drawing people, not trials, with replacement.
+
+    Bolle, Ratha & Pankanti, "Error analysis of pattern recognition systems: the subsets bootstrap", CVIU 2004:
+    trials of one person go together.
+
+    Args:
+        hit: (n,).
+        who: (n,) the person of each trial.
+        rng: draws.
+    """
+    _, owner = np.unique(who, return_inverse=True)
+    hits, trials = np.bincount(owner, hit), np.bincount(owner)
+    times = rng.multinomial(len(trials), np.full(len(trials), 1 / len(trials)), size=BOOTSTRAPS)
+    low, high = np.quantile((times @ hits) / (times @ trials), (0.025, 0.975))
+    return float(hit.mean()), (float(low), float(high))
+
+
+def margin_at_fpir(lead: Distances, who: npt.NDArray[Any], fpir: float, rng: np.random.Generator) -> float:
+    """The smallest margin at which at most `fpir` of strangers' searches are let through, 97.5 % sure.
+
+    Args:
+        lead: (n,) by how much the candidate is closer than everybody else; minus infinity where the search
+            is refused anyway.
+        who: (n,) the stranger of each search; they are drawn with replacement.
+        fpir: share that may pass.
+        rng: draws.
+    """
+    order = np.argsort(-lead, kind="stable")
+    _, owner = np.unique(who[order], return_inverse=True)
+    people = int(owner.max()) + 1
+    margins = np.empty(BOOTSTRAPS)
+    for b in range(BOOTSTRAPS):
+        weight = rng.multinomial(people, np.full(people, 1 / people))[owner]
+        passed = np.cumsum(weight)
+        first = np.searchsorted(passed, fpir * passed[-1], side="right")  # the first that must be refused
+        margins[b] = np.nextafter(lead[order[first]], np.inf) if first < len(order) else 0.0
+    return float(np.clip(np.quantile(margins, 0.975, method="higher"), 0.0, 2.0))
+
+
+def det_curve(mated: Distances, correct: Bools, strangers: Distances) -> tuple[Distances, Distances]:
+    """(FPIR, FNIR) at every score that makes a difference; the arguments are those of `fnir_at_fpir`."""
+    cuts = np.unique(np.concatenate([mated, strangers]))
+    cuts = cuts[np.isfinite(cuts)]
+    hits = np.sort(mated[correct])
+    return (
+        np.searchsorted(np.sort(strangers), cuts, side="right") / len(strangers),
+        1 - np.searchsorted(hits, cuts, side="right") / len(mated),
+    )
 
 
 def cumulative_match(ranks: npt.NDArray[np.integer], depth: int) -> npt.NDArray[np.float64]:

@@ -6,25 +6,30 @@ A photo in which no face was found stays in every denominator: it never matches 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from joblib import Parallel, delayed
+from threadpoolctl import threadpool_limits
 
-from facerec import metrics
-from facerec.classify import KINDS, train_model
+from facerec import metrics, runtime
+from facerec.classify import KINDS, PerPerson, train_model
 from facerec.errors import DataError
 from facerec.metrics import Pair
-from facerec.types import FloatArray, StrArray
+from facerec.types import FloatArray, Gate, StrArray
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 FPIRS = (1e-1, 1e-2, 1e-3)
 GALLERY_SIZES = (10, 20, 40, 60, 80, 100, 120)
 DRAWS = 10
-BOOTSTRAPS = 500
 MAX_RANK = 10
+FMR, FPIR = 1e-3, 1e-2  # what a gate promises where nobody says otherwise
+MAX_CALIBRATION = 4000  # photos; all their pairs are compared
+CALIBRATION_DRAWS = 10
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,15 @@ class Photos:
 
     def of_people(self, least: int) -> dict[str, npt.NDArray[np.intp]]:
         """Person → rows, for those with at least this many photos."""
-        groups = {str(p): np.flatnonzero(self.people == p) for p in np.unique(self.people)}
-        return {p: rows for p, rows in groups.items() if len(rows) >= least}
+        people, owner, counts = np.unique(self.people, return_inverse=True, return_counts=True)
+        rows = np.split(np.argsort(owner, kind="stable"), np.cumsum(counts)[:-1])
+        return {str(p): mine for p, mine in zip(people, rows, strict=True) if len(mine) >= least}
+
+
+def _side_by_side(calls: Iterable[Any]) -> list[Any]:
+    """Results of joblib's delayed calls, one a core."""
+    with threadpool_limits(1):  # the threads of BLAS would get in each other's way
+        return Parallel(n_jobs=runtime.cpu_count(), prefer="threads")(calls)
 
 
 # --- pairs ---------------------------------------------------------------------------------------
@@ -72,6 +84,8 @@ class PairsResult:
         distances: (n,) infinity where there was no face.
         same: (n,).
         right: (n,) whether each pair was answered right, for comparing two settings.
+        resampled: accuracy in each bootstrap sample of people; settings that were evaluated on the same
+            pairs with the same seed have the same samples.
     """
 
     accuracy: float
@@ -88,6 +102,7 @@ class PairsResult:
     distances: npt.NDArray[np.floating]
     same: npt.NDArray[np.bool_]
     right: npt.NDArray[np.bool_]
+    resampled: npt.NDArray[np.floating]
 
     def to_json(self) -> dict[str, Any]:
         tar = {f"{far:g}": None if v is None else round(v[0], 6) for far, v in self.tar_at_far.items()}
@@ -108,8 +123,16 @@ class PairsResult:
         }
 
 
-def evaluate_pairs(photos: Photos, pairs: Sequence[Pair], seed: int = 0) -> PairsResult:
+def evaluate_pairs(
+    photos: Photos, pairs: Sequence[Pair], seed: int = 0, draws: int = metrics.BOOTSTRAPS
+) -> PairsResult:
     """LFW's View 2 on any pairs: ten folds (or as many as there are), threshold from the others.
+
+    Args:
+        photos: those that the pairs name.
+        pairs: in folds.
+        seed: of the bootstrap.
+        draws: bootstrap samples.
 
     Raises:
         DataError: a pair names a photo that is not there, or there are too few pairs.
@@ -133,22 +156,22 @@ def evaluate_pairs(photos: Photos, pairs: Sequence[Pair], seed: int = 0) -> Pair
     identities, who = np.unique(photos.people, return_inverse=True)
     rng = np.random.default_rng(seed)
     right = metrics.right_by_fold(dist, same, fold)
-    draws: dict[Any, list[float]] = {"accuracy": [], "auc": [], "eer": []} | {far: [] for far in FARS}
-    for _ in range(BOOTSTRAPS):
+    resampled: dict[Any, list[float]] = {"accuracy": [], "auc": [], "eer": []} | {far: [] for far in FARS}
+    for _ in range(draws):
         # people are drawn with replacement; a pair counts as often as both its people came
         times = rng.multinomial(len(identities), np.full(len(identities), 1 / len(identities)))
         weight = np.where(same, times[who[first]], times[who[first]] * times[who[second]]).astype(float)
         if not weight[same].any() or not weight[~same].any():
             continue
         sample = metrics.error_rates(dist, same, weight)
-        draws["accuracy"].append(float(np.average(right, weights=weight)))
-        draws["auc"].append(sample.auc)
-        draws["eer"].append(sample.eer)
+        resampled["accuracy"].append(float(np.average(right, weights=weight)))
+        resampled["auc"].append(sample.auc)
+        resampled["eer"].append(sample.eer)
         for far in FARS:
-            draws[far].append(sample.tar_at_far(far))
+            resampled[far].append(sample.tar_at_far(far))
 
     def interval(name: Any) -> tuple[float, float]:
-        low, high = np.quantile(draws[name], (0.025, 0.975))
+        low, high = np.quantile(resampled[name], (0.025, 0.975))
         return float(low), float(high)
 
     impostors = int((~same).sum())
@@ -167,6 +190,7 @@ def evaluate_pairs(photos: Photos, pairs: Sequence[Pair], seed: int = 0) -> Pair
         dist,
         same,
         right,
+        np.array(resampled["accuracy"]),
     )
 
 
@@ -252,39 +276,45 @@ def evaluate_identify(photos: Photos, seconds_a_photo: float, seed: int = 0, dra
     rng = np.random.default_rng(seed)
     sizes = [n for n in GALLERY_SIZES if n < len(names)] + [len(names)]
     points: dict[str, list[IdentifyPoint]] = {kind: [] for kind in KINDS}
-    ranks: list[npt.NDArray[np.intp]] = []
     for n in sizes:
-        accuracy: dict[str, list[float]] = {kind: [] for kind in KINDS}
-        seconds = dict.fromkeys(KINDS, 0.0)
-        for _ in range(draws):
-            drawn = [rng.choice(groups[p], 2, replace=False) for p in rng.choice(names, n, replace=False)]
-            gallery, probes = np.array(drawn).T
-            enrolled = gallery[~photos.missing[gallery]]
-            found = ~photos.missing[probes]
-            for kind in KINDS:
-                right = np.zeros(n, bool)
-                if found.any() and len(enrolled) >= 2:
-                    model = train_model(kind, photos.vectors[enrolled], photos.people[enrolled])
-                    people = np.unique(photos.people[enrolled])
-                    start = time.perf_counter()
-                    scores = model.scores(photos.vectors[probes[found]])
-                    best = people[scores.argmax(axis=1)]
-                    seconds[kind] += (time.perf_counter() - start) / found.sum()
-                    right[found] = best == photos.people[probes[found]]
-                accuracy[kind].append(float(right.mean()))
-            if n == sizes[-1]:
-                ranks.append(_ranks(photos, enrolled, probes))
+        drawn = [
+            np.array([rng.choice(groups[p], 2, replace=False) for p in rng.choice(names, n, replace=False)]).T
+            for _ in range(draws)
+        ]
+        results = _side_by_side(delayed(_identify)(photos, gallery, probes) for gallery, probes in drawn)
         for kind in KINDS:
-            mean, spread = np.mean(accuracy[kind]), np.std(accuracy[kind], ddof=1) / np.sqrt(draws)
-            points[kind].append(IdentifyPoint(n, float(mean), float(spread), seconds_a_photo + seconds[kind] / draws))
+            accuracy, seconds = np.array([result[kind] for result in results]).T
+            spread = float(accuracy.std(ddof=1) / np.sqrt(draws))
+            points[kind].append(IdentifyPoint(n, float(accuracy.mean()), spread, seconds_a_photo + seconds.mean()))
+    ranks = [_ranks(photos, gallery, probes) for gallery, probes in drawn]
     cmc = metrics.cumulative_match(np.concatenate(ranks), MAX_RANK).tolist()
     used = np.concatenate([groups[p] for p in names])
     failures = photos.names[used[photos.missing[used]]].tolist()
     return IdentifyResult(points, cmc, failures, draws)
 
 
+def _identify(
+    photos: Photos, gallery: npt.NDArray[np.intp], probes: npt.NDArray[np.intp]
+) -> dict[str, tuple[float, float]]:
+    """Kind of classifier → (accuracy, seconds a search)."""
+    enrolled = gallery[~photos.missing[gallery]]
+    found = ~photos.missing[probes]
+    if not found.any() or len(enrolled) < 2:
+        return dict.fromkeys(KINDS, (0.0, 0.0))
+    people = np.unique(photos.people[enrolled])
+    results = {}
+    for kind in KINDS:
+        model = train_model(kind, photos.vectors[enrolled], photos.people[enrolled])
+        start = time.perf_counter()
+        best = people[model.scores(photos.vectors[probes[found]]).argmax(axis=1)]
+        seconds = (time.perf_counter() - start) / found.sum()
+        results[kind] = float((best == photos.people[probes[found]]).sum() / len(probes)), seconds
+    return results
+
+
 def _ranks(photos: Photos, enrolled: npt.NDArray[np.intp], probes: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     """Rank of each probe's person among the enrolled, 1 = closest; 0 without a face on either side."""
+    enrolled = enrolled[~photos.missing[enrolled]]
     apart = metrics.distances(photos.vectors[probes], photos.vectors[enrolled])
     own = photos.people[probes][:, None] == photos.people[enrolled]
     mate = np.where(own, apart, np.inf).min(axis=1)
@@ -294,20 +324,42 @@ def _ranks(photos: Photos, enrolled: npt.NDArray[np.intp], probes: npt.NDArray[n
 
 # --- open-set identification ---------------------------------------------------------------------
 
+GATES = ("distance", "distance and margin")
+
+
+@dataclass(frozen=True)
+class Promise:
+    """Error rates of searches through a gate that was chosen on other people.
+
+    Attributes:
+        fpir: share of strangers' searches that return a name, and its 95 % interval by identity bootstrap.
+        fnir: share of enrolled people's searches that return no name or a wrong one, likewise.
+    """
+
+    fpir: float
+    fpir_interval: tuple[float, float]
+    fnir: float
+    fnir_interval: tuple[float, float]
+
 
 @dataclass(frozen=True)
 class OpenSetResult:
     """Open-set search: some people are enrolled, the others are strangers.
 
     Attributes:
-        gallery: enrolled people; photos each.
+        gallery: enrolled people.
         photos_each: enrolled for each of them.
-        probes: mated searches, over all draws.
+        probes: searches for enrolled people, over all draws.
         impostors: searches by strangers, over all draws.
-        fnir_at_fpir: kind → FPIR → mean FNIR over the draws; None where the strangers cannot carry it.
-        intervals: kind → FPIR → 95 % of that mean, over the draws.
-        curves: kind → (FPIR, FNIR) of one draw, for the DET plot.
+        fnir_at_fpir: "KIND, GATE" → FPIR → FNIR, mean of the draws, the cut taken on the same searches as
+            NIST's FRTE 1:N does; None where the strangers cannot carry the rate.
+        intervals: the middle 95 % of the draws.
+        curves: "KIND, GATE" → (FPIR, FNIR) of the first draw, for the DET plot.
         failures: photos without a face; they are in the denominators.
+        draws: of people.
+        gate: chosen on all people, for the searches of a gallery like this one.
+        promised_gallery: enrolled people in the searches of `promises`.
+        promises: what → rates where gate and searches share no person; empty with fewer than eight people.
     """
 
     gallery: int
@@ -319,6 +371,9 @@ class OpenSetResult:
     curves: dict[str, tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]] = field(repr=False)
     failures: list[str]
     draws: int
+    gate: Gate
+    promised_gallery: int
+    promises: dict[str, Promise]
 
     def to_json(self) -> dict[str, Any]:
         def text(rates: dict[float, Any]) -> dict[str, Any]:
@@ -330,92 +385,215 @@ class OpenSetResult:
             "probes": self.probes,
             "impostors": self.impostors,
             "draws": self.draws,
-            "fnir_at_fpir": text(self.fnir_at_fpir["nearest"]),
+            "fnir_at_fpir": text(self.fnir_at_fpir[f"nearest, {GATES[-1]}"]),
             "gates": {
-                kind: {"fnir_at_fpir": text(rates), "intervals": text(self.intervals[kind])}
-                for kind, rates in self.fnir_at_fpir.items()
+                name: {"fnir_at_fpir": text(rates), "intervals": text(self.intervals[name])}
+                for name, rates in self.fnir_at_fpir.items()
             },
+            "gate": self.gate.to_json(),
+            "promised": {"gallery": self.promised_gallery, **{k: vars(p) for k, p in self.promises.items()}},
             "failures": self.failures,
         }
 
 
-def evaluate_open_set(photos: Photos, photos_each: int = 1, seed: int = 0, draws: int = DRAWS) -> OpenSetResult:
-    """Half of the people are enrolled with some photos each and searched with the rest; the others are strangers.
+@dataclass(frozen=True)
+class _Searches:
+    """Searches of one draw: rows of photos, mated ones first, and what each kind of classifier answers.
 
-    For every kind of classifier the score is the toolkit's own: the distance from the candidate's closest
-    photo. A person whose photos to enrol all lack a face is not enrolled, and each search for them fails.
+    Attributes:
+        rows: (n,) of the photos.
+        mated: how many of them show enrolled people.
+        distance: kind → (n,) to the candidate's closest photo; infinity without a face.
+        lead: kind → (n,) how much further away everybody else is; minus infinity without a face.
+        correct: kind → (mated,) whether the candidate is the right person.
+    """
+
+    rows: npt.NDArray[np.intp]
+    mated: int
+    distance: dict[str, npt.NDArray[np.floating]]
+    lead: dict[str, npt.NDArray[np.floating]]
+    correct: dict[str, npt.NDArray[np.bool_]]
+
+    def score(self, kind: str, gate: str, threshold: float) -> npt.NDArray[np.floating]:
+        """What a gate cuts: the distance, or the lead (negative, so that less is better) within a distance."""
+        if gate == "distance":
+            return self.distance[kind]
+        return np.where(self.distance[kind] <= threshold, -self.lead[kind], np.inf)
+
+
+def _search(
+    photos: Photos, people: Sequence[str], photos_each: int, size: int, rng: np.random.Generator, kinds: Sequence[str]
+) -> _Searches:
+    """Enrols `size` of `people` and searches with their other photos, and with all photos of the others."""
+    groups = photos.of_people(1)
+    able = [p for p in people if len(groups[p]) > photos_each]
+    enrolled = set(rng.choice(able, size, replace=False).tolist())
+    shuffled = {p: rng.permutation(groups[p]) for p in sorted(enrolled)}
+    gallery = np.concatenate([rows[:photos_each] for rows in shuffled.values()])
+    gallery = gallery[~photos.missing[gallery]]
+    mated = np.concatenate([rows[photos_each:] for rows in shuffled.values()])
+    rows = np.concatenate([mated, *(groups[p] for p in people if p not in enrolled)])
+    found = np.flatnonzero(~photos.missing[rows])
+    vectors, labels = photos.vectors[gallery], photos.people[gallery]
+    by_person = PerPerson(vectors, labels)
+    apart = by_person.distances(photos.vectors[rows[found]])
+    distance, lead, correct = {}, {}, {}
+    for kind in kinds:
+        best = train_model(kind, vectors, labels).scores(photos.vectors[rows[found]]).argmax(axis=1)
+        own = apart[np.arange(len(best)), best]
+        others = np.where(np.arange(apart.shape[1]) == best[:, None], np.inf, apart).min(axis=1)
+        names = np.full(len(rows), "", photos.people.dtype)
+        names[found] = by_person.people[best]
+        distance[kind], lead[kind] = np.full(len(rows), np.inf), np.full(len(rows), -np.inf)
+        distance[kind][found], lead[kind][found] = own, others - own
+        correct[kind] = (names == photos.people[rows])[: len(mated)]
+    return _Searches(rows, len(mated), distance, lead, correct)
+
+
+def choose_gate(
+    photos: Photos,
+    people: Sequence[str],
+    photos_each: int = 1,
+    size: int | None = None,
+    fmr: float = FMR,
+    fpir: float = FPIR,
+    seed: int = 0,
+) -> Gate:
+    """The gate for a stated false-match rate of pairs and false-positive rate of searches.
+
+    The threshold is the largest distance at which at most `fmr` of the pairs of different people are
+    accepted. The margin is the smallest at which, with it, at most `fpir` of strangers' searches return
+    a name, in 97.5 % of samples of the strangers with replacement: a promise, not a guess at the mean.
+
+    Args:
+        photos: of the people.
+        people: whose photos to take.
+        photos_each: enrolled.
+        size: people enrolled; None for half.
+        fmr: as said.
+        fpir: as said.
+        seed: of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    rows = np.flatnonzero(np.isin(photos.people, people) & ~photos.missing)
+    if len(rows) > MAX_CALIBRATION:
+        rows = np.sort(rng.choice(rows, MAX_CALIBRATION, replace=False))
+    apart = metrics.distances(photos.vectors[rows], photos.vectors[rows])
+    other = np.triu(photos.people[rows][:, None] != photos.people[rows])
+    impostors = apart[other]
+    threshold = metrics.threshold_at_fmr(impostors, fmr)
+    counts = Counter(photos.people[np.isin(photos.people, people)].tolist())
+    able = sum(n > photos_each for n in counts.values())
+    searches = [
+        _search(photos, people, photos_each, size or able // 2, rng, ("nearest",)) for _ in range(CALIBRATION_DRAWS)
+    ]
+    who = np.concatenate([photos.people[s.rows[s.mated :]] for s in searches])
+    lead = np.concatenate([-s.score("nearest", GATES[1], threshold)[s.mated :] for s in searches])
+    margin = metrics.margin_at_fpir(lead, who, fpir, rng)
+    source = f"{len(people)} people, {len(impostors)} impostor pairs, {size or able // 2} enrolled"
+    return Gate(threshold, margin, fmr, None, source)
+
+
+def evaluate_open_set(
+    photos: Photos, photos_each: int = 1, size: int | None = None, seed: int = 0, draws: int = DRAWS
+) -> OpenSetResult:
+    """Some people are enrolled with some photos each and searched with the rest; the others are strangers.
+
+    A person whose photos to enrol all lack a face is not enrolled, and each search for them fails.
+
+    Args:
+        photos: of all people.
+        photos_each: enrolled.
+        size: people enrolled; None for half of those with more photos than that.
+        seed: of the draws.
+        draws: of people.
 
     Raises:
         DataError: too few people with enough photos, or no strangers.
     """
-    groups = photos.of_people(1)
-    able = sorted(p for p, rows in groups.items() if len(rows) > photos_each)
+    everyone = sorted(photos.of_people(1))
+    able = sorted(photos.of_people(photos_each + 1))
     if len(able) < 4:
         raise DataError(f"open-set search needs four people with more than {photos_each} photos", "add photos")
-    rng = np.random.default_rng(seed)
-    fnir: dict[str, dict[float, list[float]]] = {kind: {f: [] for f in FPIRS} for kind in KINDS}
+    most = len(able) // 2
+    if size is not None and not 1 <= size <= most:
+        raise DataError(f"of these people 1 to {most} can be enrolled, not {size}", "change --gallery-size")
+    held_out = min(size or most, most // 2)
+    gate = choose_gate(photos, everyone, photos_each, size, seed=seed)
+    seeds = np.random.default_rng(seed).integers(2**32, size=draws)
+
+    def draw(number: int) -> tuple[_Searches, tuple[Gate, _Searches] | None]:
+        rng = np.random.default_rng(number)
+        searches = _search(photos, everyone, photos_each, size or most, rng, KINDS)
+        if held_out < 2:
+            return searches, None
+        # two halves of the people, alike in photos: the gate from one, the searches in the other
+        halves: tuple[list[str], list[str]] = [], []
+        for group in (able, [p for p in everyone if p not in set(able)]):
+            mixed = rng.permutation(group).tolist()
+            for half, part in zip(halves, np.array_split(mixed, 2), strict=True):
+                half += part.tolist()
+        chosen = choose_gate(photos, sorted(halves[0]), photos_each, held_out, seed=number)
+        return searches, (chosen, _search(photos, sorted(halves[1]), photos_each, held_out, rng, KINDS))
+
+    results = _side_by_side(delayed(draw)(int(number)) for number in seeds)
+    mine = [searches for searches, _ in results]
+    fewest = min(len(s.rows) - s.mated for s in mine)
+    rates: dict[str, dict[float, float | None]] = {}
+    intervals: dict[str, dict[float, tuple[float, float]]] = {}
     curves = {}
-    probes_total = strangers_total = fewest = 0
-    for draw in range(draws):
-        enrolled_people = set(rng.choice(able, len(able) // 2, replace=False).tolist())
-        gallery_rows: list[int] = []
-        probe_rows: list[int] = []
-        for person in sorted(enrolled_people):
-            rows = rng.permutation(groups[person])
-            gallery_rows += rows[:photos_each].tolist()
-            probe_rows += rows[photos_each:].tolist()
-        stranger_rows = np.concatenate([rows for p, rows in sorted(groups.items()) if p not in enrolled_people])
-        gallery = np.array(gallery_rows)
-        gallery = gallery[~photos.missing[gallery]]
-        probes_total += len(probe_rows)
-        strangers_total += len(stranger_rows)
-        fewest = len(stranger_rows) if draw == 0 else min(fewest, len(stranger_rows))
-        for kind in KINDS:
-            found, names = _search(kind, photos, gallery, np.concatenate([probe_rows, stranger_rows]))
-            mated, others = found[: len(probe_rows)], found[len(probe_rows) :]
-            correct = names[: len(probe_rows)] == photos.people[probe_rows]
+    for kind in KINDS:
+        for name in GATES:
+            key = f"{kind}, {name}"
+            scores = [s.score(kind, name, gate.threshold) for s in mine]
+            rates[key], intervals[key] = {}, {}
             for rate in FPIRS:
-                fnir[kind][rate].append(metrics.fnir_at_fpir(mated, correct, others, rate)[0])
-            if draw == 0:
-                cuts = np.unique(np.concatenate([mated, others]))
-                cuts = cuts[np.isfinite(cuts)]
-                hits = np.sort(mated[correct])
-                curves[kind] = (
-                    np.searchsorted(np.sort(others), cuts, side="right") / len(others),
-                    1 - np.searchsorted(hits, cuts, side="right") / len(mated),
-                )
-
-    def mean(kind: str, rate: float) -> float | None:
-        return float(np.mean(fnir[kind][rate])) if metrics.enough_for(rate, fewest) else None
-
-    def spread(kind: str, rate: float) -> tuple[float, float]:
-        low, high = np.quantile(fnir[kind][rate], (0.025, 0.975))
-        return float(low), float(high)
-
+                if not metrics.enough_for(rate, fewest):
+                    rates[key][rate] = None
+                    continue
+                fnir = [
+                    metrics.fnir_at_fpir(score[: s.mated], s.correct[kind], score[s.mated :], rate)[0]
+                    for s, score in zip(mine, scores, strict=True)
+                ]
+                rates[key][rate] = float(np.mean(fnir))
+                low, high = np.quantile(fnir, (0.025, 0.975))
+                intervals[key][rate] = float(low), float(high)
+            curves[key] = metrics.det_curve(
+                scores[0][: mine[0].mated], mine[0].correct[kind], scores[0][mine[0].mated :]
+            )
     return OpenSetResult(
-        len(able) // 2,
+        size or most,
         photos_each,
-        probes_total,
-        strangers_total,
-        {kind: {rate: mean(kind, rate) for rate in FPIRS} for kind in KINDS},
-        {kind: {r: spread(kind, r) for r in FPIRS if mean(kind, r) is not None} for kind in KINDS},
+        sum(s.mated for s in mine),
+        sum(len(s.rows) - s.mated for s in mine),
+        rates,
+        intervals,
         curves,
         photos.names[photos.missing].tolist(),
         draws,
+        gate,
+        held_out,
+        _promises(photos, [pair for _, pair in results if pair], seed),
     )
 
 
-def _search(
-    kind: str, photos: Photos, gallery: npt.NDArray[np.intp], probes: npt.NDArray[np.intp]
-) -> tuple[npt.NDArray[np.float64], StrArray]:
-    """(distance, candidate) of each probe; (infinity, "") where it has no face."""
-    distance = np.full(len(probes), np.inf)
-    names = np.full(len(probes), "", photos.people.dtype)
-    found = ~photos.missing[probes]
-    model = train_model(kind, photos.vectors[gallery], photos.people[gallery])
-    people, owner = np.unique(photos.people[gallery], return_inverse=True)
-    best = model.scores(photos.vectors[probes[found]]).argmax(axis=1)
-    apart = metrics.distances(photos.vectors[probes[found]], photos.vectors[gallery])
-    distance[found] = np.where(owner[None] == best[:, None], apart, np.inf).min(axis=1)
-    names[found] = people[best]
-    return distance, names
+def _promises(photos: Photos, draws: list[tuple[Gate, _Searches]], seed: int) -> dict[str, Promise]:
+    """Rates of all draws pooled, with and without a gate."""
+    promises: dict[str, Promise] = {}
+    for kind in KINDS if draws else ():
+        for name in ("alone", *GATES):
+            people, named, missed, strangers = [], [], [], []
+            for gate, s in draws:
+                far = {"alone": 2.0}.get(name, gate.threshold)
+                margin = gate.margin if name == GATES[1] else -np.inf
+                passed = (s.distance[kind] <= far) & (s.lead[kind] >= margin)
+                people.append(photos.people[s.rows])
+                strangers.append(np.arange(len(s.rows)) >= s.mated)
+                named.append(passed)
+                missed.append(~(passed[: s.mated] & s.correct[kind]))
+            who, stranger = np.concatenate(people), np.concatenate(strangers)
+            rng = np.random.default_rng(seed)
+            fpir = metrics.share_by_person(np.concatenate(named)[stranger], who[stranger], rng)
+            fnir = metrics.share_by_person(np.concatenate(missed), who[~stranger], rng)
+            promises[f"{kind}, {name}"] = Promise(*fpir, *fnir)
+    return promises

@@ -46,6 +46,6 @@ class Recognizer:
         faces, vectors = find_and_embed(image, self.detector, self.embedder, self.faces)
         decisions = self.classifier.decide(vectors)
         return [
-            Prediction(face, d.name, d.distance, d.probability, d.reason, d.candidate)
+            Prediction(face, d.name, d.distance, d.probability, d.reason, d.candidate, d.nearest)
             for face, d in zip(faces, decisions, strict=True)
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -115,6 +115,47 @@ class Space:
 
 
 @dataclass(frozen=True)
+class Gate:
+    """When a face may be given a name: close enough, and clearly closer than to anybody else.
+
+    Attributes:
+        threshold: largest Euclidean distance of unit vectors (0..2) to the person's closest photo.
+        margin: by how much the closest photo of everybody else must be further away; 0 for no matter.
+        fmr: false-match rate of a pair at the threshold; None where it is not known.
+        fmr_interval: its 95 % interval.
+        source: what the two were chosen on.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    threshold: float
+    margin: float = 0.0
+    fmr: float | None = None
+    fmr_interval: tuple[float, float] | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.threshold <= 2 and 0 <= self.margin <= 2):
+            raise ValueError(f"threshold and margin lie between 0 and 2, not {self.threshold} and {self.margin}")
+
+    def changed(self, threshold: float | None, margin: float | None) -> Gate:
+        """With other numbers, where they are given; what was measured for the old ones is dropped."""
+        if threshold is None and margin is None:
+            return self
+        gate = self if threshold is None else Gate(threshold, self.margin)
+        return replace(gate, margin=gate.margin if margin is None else margin, source="as asked for")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Gate:
+        interval = data["fmr_interval"]
+        return cls(**{**data, "fmr_interval": None if interval is None else (float(interval[0]), float(interval[1]))})
+
+
+@dataclass(frozen=True)
 class Failure:
     """An input that came to nothing, and why. It stays in the denominators."""
 
@@ -137,6 +178,7 @@ class Embeddings:
         space: what the vectors mean.
         detector: the detector that found the faces.
         failures: photos of these people in which no face was found.
+        gate: what was calibrated for them; None for the model's own.
 
     Raises:
         ValueError: lengths differ, a vector is not of length 1, or a type is wrong.
@@ -150,6 +192,7 @@ class Embeddings:
     space: Space
     detector: str = ""
     failures: tuple[Failure, ...] = field(default=())
+    gate: Gate | None = None
 
     def __post_init__(self) -> None:
         n = len(self.vectors)
@@ -174,6 +217,7 @@ class Embeddings:
             self.space,
             self.detector,
             self.failures,
+            self.gate,
         )
 
     @property
@@ -202,6 +246,7 @@ class Prediction:
             photos to calibrate one.
         reason: why the face is unknown; empty otherwise.
         candidate: the closest candidate, also where the answer is unknown.
+        nearest: the closest people and their distances, up to three, closest first.
     """
 
     face: Face
@@ -210,6 +255,7 @@ class Prediction:
     probability: float | None
     reason: str
     candidate: str
+    nearest: tuple[tuple[str, float], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -218,6 +264,7 @@ class Prediction:
             "probability": None if self.probability is None else round(self.probability, 4),
             "distance": round(self.distance, 4),
             "reason": self.reason or None,
+            "nearest": [{"name": name, "distance": round(distance, 4)} for name, distance in self.nearest],
         }
 
 

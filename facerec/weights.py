@@ -27,6 +27,7 @@ from filelock import FileLock
 
 from facerec.artifacts import TEMPORARY, atomic_path, remove, sha256_of
 from facerec.errors import UsageError, WeightsError
+from facerec.types import Gate
 
 EXPORT_VERSION = 1
 """Raised when `facerec.reference` writes other graphs, so that cached ones are exported again."""
@@ -77,8 +78,8 @@ class Entry:
         source: where they come from.
         files: path in the source → sha256 (for the samples: folder → digest of its content).
         graphs: the ONNX files that are made of it.
-        threshold: distance up to which two faces count as one person, for an embedder;
-            None where it has not been measured. See docs/choices.md.
+        gate: the default, for an embedder; None where it has not been measured. See docs/choices.md.
+        false_matches: (FMR, distance) of pairs, rarest first, for an embedder.
     """
 
     name: str
@@ -87,7 +88,8 @@ class Entry:
     source: Package | Archive | Download
     files: dict[str, str]
     graphs: tuple[str, ...] = ()
-    threshold: float | None = None
+    gate: Gate | None = None
+    false_matches: tuple[tuple[float, float], ...] = ()
 
 
 _ARCHIVE = Archive(
@@ -120,7 +122,18 @@ CATALOGUE: dict[str, Entry] = {
             _ARCHIVE,
             {"model/facenet_keras.h5": "6acdd8fb3a3fb2b54257abdd1879246a3fcbe18fbe53a41c751e141abe63a0af"},
             ("facenet-128.onnx",),
-            threshold=0.968,
+            gate=Gate(0.968, 0.25, 1e-3, source="lfw-dev: 1,669 photos of 420 people"),
+            false_matches=(
+                (1e-5, 0.6005),
+                (3e-5, 0.6899),
+                (1e-4, 0.7825),
+                (3e-4, 0.8756),
+                (1e-3, 0.9682),
+                (3e-3, 1.0419),
+                (1e-2, 1.1165),
+                (3e-2, 1.1855),
+                (1e-1, 1.2618),
+            ),
         ),
         Entry(
             "facenet-512",
@@ -157,6 +170,11 @@ def entry(name: str) -> Entry:
     if name not in CATALOGUE:
         raise UsageError(f"there is no model {name!r}", f"choose one of: {', '.join(CATALOGUE)}")
     return CATALOGUE[name]
+
+
+def gate(model: str) -> Gate | None:
+    """The default gate of an embedding model; None where none was measured."""
+    return CATALOGUE[model].gate if model in CATALOGUE else None
 
 
 @cache

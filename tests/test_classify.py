@@ -10,6 +10,7 @@ from conftest import vectors
 from facerec.artifacts import load_embeddings, save_embeddings
 from facerec.classify import KINDS, Classifier
 from facerec.errors import ArtifactError, DataError
+from facerec.types import Gate
 
 THRESHOLD = 0.6
 FIVE = {"ana": 6, "ben": 7, "cleo": 5, "dora": 8, "Ünal 李": 6}
@@ -18,7 +19,7 @@ STRANGERS = vectors({"strange": 5, "stranger": 5}).vectors
 
 
 def trained(kind, people=FIVE, threshold=THRESHOLD):
-    return Classifier.train(kind, vectors(people), threshold)
+    return Classifier.train(kind, vectors(people), Gate(threshold))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -50,6 +51,22 @@ def test_a_face_just_inside_the_threshold_is_named(kind):
         assert (classifier.decide(STRANGERS[:1])[0].name is not None) is named
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_face_between_two_people_is_not_named(kind):
+    photos = vectors({"ana": 1, "ben": 1, "cleo": 1}, dim=2)
+    angles = np.array([0, 0.5, 3.0])
+    photos = replace(photos, vectors=np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32))
+    near_ana, between = (np.array([[np.cos(a), np.sin(a)]], np.float32) for a in (0.05, 0.2))
+    gated = Classifier.train(kind, photos, Gate(0.6, 0.2))
+    (decision,) = gated.decide(near_ana)
+    assert decision.name == "ana" and not decision.reason
+    assert [name for name, _ in decision.nearest] == ["ana", "ben", "cleo"]
+    (decision,) = gated.decide(between)
+    assert decision.name is None and decision.candidate == "ana"
+    assert decision.reason == "between ana (0.20) and ben (0.30): they must be 0.20 apart"
+    assert Classifier.train(kind, photos, Gate(0.6)).decide(between)[0].name == "ana"
+
+
 ENROLLED = {
     "five people": FIVE,
     "two people": {"ana": 5, "ben": 4},
@@ -73,7 +90,7 @@ def test_every_enrolment_works_and_reads_back_with_identical_decisions(tmp_path,
     classifier.save(tmp_path / "c.npz")
     loaded = Classifier.load(tmp_path / "c.npz")
     assert loaded.decide(probes) == decisions
-    assert (loaded.kind, loaded.threshold, loaded.platt) == (kind, THRESHOLD, classifier.platt)
+    assert (loaded.kind, loaded.gate, loaded.platt) == (kind, Gate(THRESHOLD), classifier.platt)
 
 
 @pytest.mark.parametrize(("kind", "people"), CASES)
@@ -112,7 +129,7 @@ def test_the_five_closest_photos_vote_with_one_over_their_distance(angle, winner
     photos = vectors({"ana": 1, "ben": 4, "cleo": 5}, dim=2)
     photos = replace(photos, vectors=np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32))
     probe = np.array([[np.cos(angle), np.sin(angle)]], np.float32)
-    (decision,) = Classifier.train("knn", photos, 2.0).decide(probe)
+    (decision,) = Classifier.train("knn", photos, Gate(2.0)).decide(probe)
     assert decision.name == winner
 
 
@@ -143,7 +160,8 @@ DAMAGES = {
     "embeddings": lambda p: save_embeddings(p, KNOWN),
     "method": lambda p: rewrite(p, method="oracle"),
     "method-list": lambda p: rewrite(p, method=["svm"]),
-    "threshold": lambda p: rewrite(p, threshold=None),
+    "gate": lambda p: rewrite(p, gate=None),
+    "a gate out of range": lambda p: rewrite(p, gate=Gate(1.0).to_json() | {"margin": 3}),
     "short-platt": lambda p: rewrite(p, platt=[1]),
     "text-platt": lambda p: rewrite(p, platt=["steep", "high"]),
     "coef": lambda p: rewrite(p, {"coef": np.ones((5, 3))}),

@@ -267,12 +267,12 @@ def test_the_default_threshold_is_the_models_own_and_one_that_is_not_known_must_
     from facerec.weights import CATALOGUE
 
     go(processed)
-    assert fit(processed, threshold=None).threshold == CATALOGUE["facenet-128"].threshold
+    assert fit(processed, threshold=None).gate == CATALOGUE["facenet-128"].gate
     go(processed, FakeEmbedder(Space("facenet-512", "fake", CROP, False)))
-    if CATALOGUE["facenet-512"].threshold is None:
+    if CATALOGUE["facenet-512"].gate is None:
         with pytest.raises(DataError, match="--threshold"):
             fit(processed, threshold=None)
-    assert fit(processed, threshold=0.7).threshold == 0.7
+    assert fit(processed, threshold=0.7).gate.threshold == 0.7
 
 
 def test_training_without_embeddings_says_what_to_run(in_tmp):

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 from sklearn.metrics import det_curve, roc_auc_score, roc_curve
+from sklearn.metrics.cluster import contingency_matrix
 
 from facerec import metrics, protocols
+from facerec.classify import KINDS
 from facerec.errors import DataError
 from facerec.metrics import Pair
 from facerec.protocols import Photos
@@ -21,11 +23,16 @@ def comparisons(seed: int, n: int = 400, ties: bool = False) -> tuple[np.ndarray
 
 
 def photos(
-    people: int = 30, each: int = 3, spread: float = 0.05, seed: int = 0, missing: tuple[int, ...] = ()
+    people: int = 30,
+    each: int = 3,
+    noise: float | np.ndarray = 0.2,
+    seed: int = 0,
+    missing: tuple[int, ...] = (),
 ) -> Photos:
     rng = np.random.default_rng(seed)
     centre = rng.standard_normal((people, 16))
-    vectors = np.repeat(centre, each, axis=0) + spread * 4 * rng.standard_normal((people * each, 16))
+    spread = np.repeat(np.broadcast_to(noise, people), each)[:, None]
+    vectors = np.repeat(centre, each, axis=0) + spread * rng.standard_normal((people * each, 16))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     vectors[list(missing)] = np.nan
     names = [f"p{i:02d}/{k}.jpg" for i in range(people) for k in range(each)]
@@ -111,6 +118,70 @@ def test_a_rate_needs_three_expected_errors():
     assert metrics.enough_for(1e-3, 3000) and not metrics.enough_for(1e-3, 2999)
 
 
+def test_bcubed_of_a_hand_computed_example():
+    # Amigó et al. 2009: {a a b} {b} {c c}: precision (2/3+2/3+1/3+1+1+1)/6, recall (1+1+1/2+1/2+1+1)/6
+    precision, recall, f = metrics.bcubed(np.array(list("aabbcc")), np.array([0, 0, 0, 1, 2, 2]))
+    assert (precision, recall) == (pytest.approx(14 / 18), pytest.approx(5 / 6))
+    assert f == pytest.approx(2 * precision * recall / (precision + recall))
+    assert metrics.bcubed(np.array(list("aab")), np.array([5, 5, 7])) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bcubed_agrees_with_scikit_learns_contingency_matrix(seed):
+    rng = np.random.default_rng(seed)
+    truth, clusters = rng.integers(0, 9, 200), rng.integers(-1, 6, 200)
+    table = contingency_matrix(truth, clusters).astype(float)
+    precision = (table**2 / table.sum(axis=0)).sum() / table.sum()
+    recall = (table**2 / table.sum(axis=1, keepdims=True)).sum() / table.sum()
+    assert metrics.bcubed(truth, clusters)[:2] == pytest.approx((precision, recall))
+
+
+def test_the_interval_of_a_share_covers_where_a_persons_trials_go_together():
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(300):
+        own = rng.beta(1, 9, 80)  # a mean of 0.1, and very different people
+        who = np.repeat(np.arange(80), 10)
+        share, (low, high) = metrics.share_by_person(rng.random(800) < own[who], who, rng)
+        assert low <= share <= high
+        covered.append(low <= 0.1 <= high)
+    assert 0.90 <= np.mean(covered) <= 0.98
+
+
+def test_the_identity_bootstrap_of_pairs_covers():
+    rng = np.random.default_rng(0)
+
+    def make(people):  # some people are harder
+        return photos(people, 3, noise=rng.uniform(0.4, 1.2, people), seed=int(rng.integers(2**32)))
+
+    many = make(1500)
+    truth = protocols.evaluate_pairs(many, protocols.make_pairs(many), draws=2)
+    covered = {"auc": [], "eer": [], "accuracy": []}
+    for seed in range(60):
+        some = make(80)
+        found = protocols.evaluate_pairs(some, protocols.make_pairs(some, seed=seed), draws=200)
+        for name, (low, high) in (
+            ("auc", found.auc_interval),
+            ("eer", found.eer_interval),
+            ("accuracy", found.interval),
+        ):
+            covered[name].append(low <= getattr(truth, name) <= high)
+    assert all(0.85 <= np.mean(inside) <= 1 for inside in covered.values()), {k: np.mean(v) for k, v in covered.items()}
+
+
+def test_a_margin_keeps_its_promise_for_most_strangers():
+    # one search in a hundred may pass; the margin is chosen on 500 strangers and measured on very many
+    rng = np.random.default_rng(0)
+    kept = []
+    for _ in range(100):
+        lead = rng.exponential(0.1, (500, 4)) * rng.uniform(0.5, 1.5, (500, 1))
+        margin = metrics.margin_at_fpir(lead.ravel(), np.repeat(np.arange(500), 4), 0.01, rng)
+        others = rng.exponential(0.1, 20000) * rng.uniform(0.5, 1.5, 20000)
+        kept.append((others >= margin).mean() <= 0.01)
+    assert np.mean(kept) >= 0.9
+    assert metrics.margin_at_fpir(np.full(50, -np.inf), np.arange(50), 0.01, rng) == 0
+
+
 # --- protocols -----------------------------------------------------------------------------------
 
 
@@ -167,9 +238,10 @@ def test_identification_of_clear_people_is_perfect_and_a_missing_probe_costs():
 def test_open_set_of_clear_people_refuses_every_stranger_and_counts_failures_to_enrol():
     clear = protocols.evaluate_open_set(photos(60, 3), draws=3)
     assert (clear.gallery, clear.impostors, clear.probes) == (30, 3 * 90, 3 * 60)
-    assert clear.fnir_at_fpir["nearest"][0.1] == 0 and clear.fnir_at_fpir["nearest"][0.001] is None
+    assert all(rates[0.1] == 0 and rates[0.001] is None for rates in clear.fnir_at_fpir.values())
     lossy = protocols.evaluate_open_set(photos(60, 3, missing=tuple(range(0, 180, 9))), draws=3)
-    assert lossy.fnir_at_fpir["nearest"][0.1] > 0.05 and len(lossy.failures) == 20
+    assert all(rates[0.1] > 0.05 for rates in lossy.fnir_at_fpir.values()) and len(lossy.failures) == 20
+    assert lossy.promises["nearest, distance"].fnir > 0.05
     assert set(lossy.to_json()) >= {"gallery", "probes", "impostors", "fnir_at_fpir", "failures"}
 
 
@@ -184,7 +256,21 @@ def test_shuffled_labels_are_at_chance():
     assert 0.4 < pairs.accuracy < 0.6 and 0.4 < pairs.auc < 0.6
     identify = protocols.evaluate_identify(renamed, 0.0)
     assert all(points[-1].accuracy < 0.1 for points in identify.points.values())
-    assert protocols.evaluate_open_set(renamed).fnir_at_fpir["nearest"][0.1] > 0.9
+    assert all(rates[0.1] > 0.9 for rates in protocols.evaluate_open_set(renamed).fnir_at_fpir.values())
+
+
+def test_the_promised_rates_are_kept_on_other_people_and_without_a_gate_everybody_gets_a_name():
+    crowd = photos(120, 3, noise=0.55)
+    result = protocols.evaluate_open_set(crowd, draws=5)
+    for kind in KINDS:
+        alone, _, gated = (result.promises[f"{kind}, {name}"] for name in ("alone", *protocols.GATES))
+        assert alone.fpir == 1 and gated.fpir <= protocols.FPIR and gated.fnir < 0.5
+        assert gated.fpir_interval[0] <= gated.fpir <= gated.fpir_interval[1]
+    assert result.promised_gallery == 30 and result.to_json()["promised"]["gallery"] == 30
+    assert 0 < result.gate.threshold < 2 and result.gate.fmr == protocols.FMR
+    assert protocols.evaluate_open_set(photos(6, 3), draws=2).promises == {}
+    with pytest.raises(DataError, match="1 to 3"):
+        protocols.evaluate_open_set(photos(6, 3), size=4)
 
 
 @pytest.mark.parametrize("protocol", ["evaluate_identify", "evaluate_open_set"])

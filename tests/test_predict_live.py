@@ -13,7 +13,7 @@ from facerec.images import read_image
 from facerec.live import live
 from facerec.recognizer import Recognizer
 from facerec.stages.predict import expand, predict
-from facerec.types import Embeddings, Face, Prediction, Space
+from facerec.types import Embeddings, Face, Gate, Prediction, Space
 from facerec.video import Video
 from facerec.window import Window
 
@@ -28,7 +28,7 @@ def colours(space=SPACE):
 
 @pytest.fixture
 def recognizer():
-    return Recognizer(FakeDetector(), FakeEmbedder(), Classifier.train("nearest", colours(), 0.4))
+    return Recognizer(FakeDetector(), FakeEmbedder(), Classifier.train("nearest", colours(), Gate(0.4)))
 
 
 GROUP = photo(5, [COLOURS["ben"], STRANGER, COLOURS["ana"]])
@@ -68,7 +68,7 @@ def test_only_the_chosen_faces_are_named(recognizer):
 )
 def test_a_classifier_of_another_space_is_refused(space):
     with pytest.raises(SpaceError, match="the classifier holds vectors of"):
-        Recognizer(FakeDetector(), FakeEmbedder(), Classifier.train("nearest", colours(space), 0.4))
+        Recognizer(FakeDetector(), FakeEmbedder(), Classifier.train("nearest", colours(space), Gate(0.4)))
 
 
 # --- predict -------------------------------------------------------------------------------------

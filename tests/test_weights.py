@@ -57,7 +57,7 @@ def test_the_catalogue_is_complete():
     for name, item in CATALOGUE.items():
         assert item.name == name and item.licence and item.what
         assert item.files and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in item.files.values())
-    assert set(MODELS) <= set(CATALOGUE) and CATALOGUE[MODELS[0]].threshold
+    assert set(MODELS) <= set(CATALOGUE) and CATALOGUE[MODELS[0]].gate
     with pytest.raises(FacerecError, match=r"no model 'nonsense' — choose one of: mtcnn, facenet-128"):
         weights.entry("nonsense")
 

@@ -72,10 +72,37 @@ def add_detector_arguments(parser: argparse.ArgumentParser, faces: str | None) -
     )
 
 
-def add_embedder_arguments(parser: argparse.ArgumentParser) -> None:
+def add_gate_arguments(parser: argparse.ArgumentParser) -> None:
+    """--threshold, --gate-margin."""
+    parser.add_argument(
+        "--threshold",
+        type=distance,
+        metavar="D",
+        help="distance (0..2) beyond which a face is unknown (default: calibrated, or the model's own)",
+    )
+    parser.add_argument(
+        "--gate-margin",
+        type=distance,
+        metavar="M",
+        help="by which everybody else must be further away than the named person; 0 turns it off",
+    )
+
+
+def model(text: str) -> str:
+    """An option's embedding model: a name in the catalogue, or the JSON file that describes another one."""
+    if text not in MODELS and not text.endswith(".json"):
+        raise argparse.ArgumentTypeError(f"{text} is neither of {', '.join(MODELS)} nor a model's .json description")
+    return text
+
+
+def add_embedder_arguments(parser: argparse.ArgumentParser, described: bool = False) -> None:
     """--embedder, --model."""
     parser.add_argument("--embedder", choices=EMBEDDERS, default=EMBEDDERS[0], help="engine (default: %(default)s)")
-    parser.add_argument("--model", choices=MODELS, default=MODELS[0], help="weights (default: %(default)s)")
+    if described:
+        names = f"{', '.join(MODELS)}, or FILE.json that describes another ONNX model (docs/formats.md)"
+        parser.add_argument("--model", type=model, default=MODELS[0], help=f"{names} (default: %(default)s)")
+    else:
+        parser.add_argument("--model", choices=MODELS, default=MODELS[0], help="weights (default: %(default)s)")
 
 
 def make_detector(args: argparse.Namespace, threads: int) -> Detector:
@@ -94,13 +121,12 @@ def make_recognizer(args: argparse.Namespace, faces: FaceChoice) -> Recognizer:
 
     path = args.classifier or newest_classifier()
     classifier = Classifier.load(path)
-    if args.threshold is not None:
-        classifier.threshold = args.threshold
+    classifier.gate = classifier.gate.changed(args.threshold, args.gate_margin)
     space = classifier.photos.space
     threads = runtime.cpu_count()
     embedder = load_embedder(args.embedder, model=space.model, crop=space.crop, flip=space.flip, threads=threads)
     people = len(classifier.photos.people)
-    log.info("%s: %s, %d people, threshold %.2f", path, classifier.kind, people, classifier.threshold)
+    log.info("%s: %s, %d people, %s", path, classifier.kind, people, classifier.gate)
     log.info("detector %s, embedder %s, %s, %s", args.detector, args.embedder, space, runtime.describe())
     return Recognizer(make_detector(args, threads), embedder, classifier, faces)
 

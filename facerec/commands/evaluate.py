@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facerec.commands import common
 from facerec.detectors import DETECTORS
-from facerec.embedders import DEFAULT_MARGIN, MODELS
+from facerec.embedders import CROPS, DEFAULT_MARGIN
 from facerec.errors import Exit, UsageError
 
 if TYPE_CHECKING:
     from facerec.protocols import Photos
     from facerec.stages.evaluate import Engine
+    from facerec.types import Embedder
 
 HELP = "error rates with intervals, on any folder of labelled faces"
 EXAMPLES = """\
@@ -33,10 +35,9 @@ _PROTOCOLS = {
 }
 
 
-_CROPS = ("stretched", "square", "aligned")
 _SETTINGS = (
     "what differs from the options, as in margin=0.1,flip,crop=square: detector, model, margin, "
-    "crop (stretched, square, aligned), faces, flip"
+    f"crop ({', '.join(CROPS)}), faces, flip"
 )
 
 
@@ -63,10 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             sub.add_argument("--pairs", type=Path, metavar="FILE", help="in the format of LFW's pairs.txt")
         if name == "open-set":
             sub.add_argument("--photos-each", type=common.positive, default=1, help="enrolled (default: %(default)s)")
+            sub.add_argument("--gallery-size", type=common.positive, metavar="N", help="people (default: half)")
         common.add_detector_arguments(sub, "central")
-        common.add_embedder_arguments(sub)
-        sub.add_argument("--margin", type=float, default=DEFAULT_MARGIN, help="around the face (default: %(default)s)")
-        sub.add_argument("--crop", choices=_CROPS, default=_CROPS[0], help="default: %(default)s")
+        common.add_embedder_arguments(sub, described=True)
+        sub.add_argument("--margin", type=float, help=f"around the face (default: {DEFAULT_MARGIN}, or as described)")
+        sub.add_argument("--crop", choices=CROPS, help=f"default: {CROPS[0]}, or as described")
         sub.add_argument("--flip", action="store_true", help="add the mirrored crop's vector")
 
 
@@ -101,7 +103,7 @@ def run(args: argparse.Namespace) -> Exit:
                 seconds = evaluate.seconds_a_photo(args.data, engine, args.seed)
                 report = evaluate.identify(photos, settings, seconds, args.seed)
             else:
-                report = evaluate.open_set(photos, settings, args.photos_each, args.seed)
+                report = evaluate.open_set(photos, settings, args.photos_each, args.gallery_size, args.seed)
     paths = report.write(args.output)
     if args.json:
         common.print_json(report.result)
@@ -113,7 +115,7 @@ def run(args: argparse.Namespace) -> Exit:
 
 def _with(args: argparse.Namespace, setting: str) -> argparse.Namespace:
     """The options with what a setting like ``margin=0.1,flip`` says differently."""
-    choices = {"detector": DETECTORS, "model": MODELS, "crop": _CROPS, "faces": ("largest", "central")}
+    choices = {"detector": DETECTORS, "crop": CROPS, "faces": ("largest", "central")}
     options = argparse.Namespace(**vars(args))
     for part in setting.split(","):
         name, _, value = part.partition("=")
@@ -121,11 +123,13 @@ def _with(args: argparse.Namespace, setting: str) -> argparse.Namespace:
             options.flip = True
         elif value in choices.get(name, ()):
             setattr(options, name, value)
-        elif name == "margin":
+        elif name in ("margin", "model"):
             try:
-                options.margin = float(value)
+                setattr(options, name, float(value) if name == "margin" else common.model(value))
             except ValueError:
                 raise UsageError(f"{part!r} is not a margin", "as in margin=0.1") from None
+            except argparse.ArgumentTypeError as error:
+                raise UsageError(str(error)) from None
         else:
             raise UsageError(f"{part!r} is not a setting", _SETTINGS)
     return options
@@ -134,9 +138,19 @@ def _with(args: argparse.Namespace, setting: str) -> argparse.Namespace:
 def _engine(args: argparse.Namespace) -> Engine:
     from facerec import runtime
     from facerec.embedders import load_embedder
+    from facerec.embedders.onnx import Description
     from facerec.stages.evaluate import Engine
     from facerec.types import Crop
 
-    crop = Crop(args.margin, square=args.crop == "square", aligned=args.crop == "aligned")
-    embedder = load_embedder(args.embedder, model=args.model, crop=crop, flip=args.flip, threads=runtime.cpu_count())
+    description = Description.read(Path(args.model)) if args.model.endswith(".json") else None
+    crop = description.crop if description else Crop(DEFAULT_MARGIN)
+    if args.margin is not None:
+        crop = replace(crop, margin=args.margin)
+    if args.crop:
+        crop = replace(crop, square=args.crop == "square", aligned=args.crop == "aligned")
+    threads = runtime.cpu_count()
+    if description:
+        embedder: Embedder = description.load(crop, args.flip, threads)
+    else:
+        embedder = load_embedder(args.embedder, model=args.model, crop=crop, flip=args.flip, threads=threads)
     return Engine(common.make_detector(args, threads=1), embedder, args.faces, args.min_face, args.min_confidence)

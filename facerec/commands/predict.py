@@ -31,12 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("images", nargs="*", help="images, folders, or patterns in quotes")
     parser.add_argument("--classifier", type=Path, help="default: the one in classifiers/ that was trained last")
-    parser.add_argument(
-        "--threshold",
-        type=common.distance,
-        metavar="D",
-        help="distance (0..2) beyond which a face is unknown",
-    )
+    common.add_gate_arguments(parser)
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write annotated copies there")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a line of JSON an image")
@@ -134,8 +129,7 @@ def _predict_test_set(args: argparse.Namespace) -> Exit:
     rows = embeddings[np.array(drawn)]
     classifier = Classifier.load(args.classifier or common.newest_classifier())
     classifier.photos.require_space(rows.space, "the classifier")
-    if args.threshold is not None:
-        classifier.threshold = args.threshold
+    classifier.gate = classifier.gate.changed(args.threshold, args.gate_margin)
     decisions = classifier.decide(rows.vectors)
     right = [d.name == label for d, label in zip(decisions, rows.labels.tolist(), strict=True)]
     for source, label, decision, ok in zip(rows.sources, rows.labels, decisions, right, strict=True):

@@ -26,12 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         kinds.add_argument(f"--{kind}", dest="kind", action="store_const", const=kind, help=text)
     parser.add_argument("--output", type=Path, help="default: classifiers/KIND.npz")
-    parser.add_argument(
-        "--threshold",
-        type=common.distance,
-        metavar="D",
-        help="distance (0..2) beyond which a face is unknown (default: the model's own)",
-    )
+    common.add_gate_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(kind="svm")
 
@@ -41,9 +36,10 @@ def run(args: argparse.Namespace) -> Exit:
     from facerec.stages.train import train
 
     output = args.output or common.CLASSIFIERS / f"{args.kind}.npz"
-    report = train(args.inputs, output, kind=args.kind, threshold=args.threshold)
+    report = train(args.inputs, output, kind=args.kind, threshold=args.threshold, margin=args.gate_margin)
     lines = [
-        f"  {report.people} people, {args.kind}, distance threshold {report.threshold:.2f}",
+        f"  {report.people} people, {args.kind}; named within a distance of {report.gate.threshold:.2f}, "
+        f"if everybody else is {report.gate.margin:.2f} further away",
         f"  train accuracy {report.train}",
         f"  test accuracy  {report.test}",
     ]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 EMBEDDERS = ("facenet", "facenet-reference")
 MODELS = ("facenet-128", "facenet-512")
+CROPS = ("stretched", "square", "aligned")
 DEFAULT_MARGIN = 0.075
 """Of the crop, on each side, as a share of the box. Chosen by measuring: see docs/choices.md."""
 

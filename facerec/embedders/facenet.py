@@ -7,24 +7,13 @@ and weights are keras-facenet's; the normalisation belongs to the weights.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from facerec import runtime, weights
+from facerec import weights
+from facerec.embedders.onnx import Crops, OnnxEmbedder, standardised
 from facerec.types import Crop, FloatArray, Space
 
 NAME = "facenet"
 SIZE = 160
-BATCH = 32
-
-Crops = npt.NDArray[np.uint8]
-
-
-def standardised(crops: Crops) -> FloatArray:
-    """(x - mean) / std over each whole crop, as TensorFlow's per_image_standardization: facenet-128."""
-    pixels = crops.astype(np.float32)
-    mean = pixels.mean(axis=(1, 2, 3), keepdims=True)
-    std = pixels.std(axis=(1, 2, 3), keepdims=True)
-    return (pixels - mean) / np.maximum(std, pixels[0].size ** -0.5 if len(pixels) else 1)
 
 
 def centred(crops: Crops) -> FloatArray:
@@ -35,12 +24,7 @@ def centred(crops: Crops) -> FloatArray:
 NORMALISE = {"facenet-128": standardised, "facenet-512": centred}
 
 
-def unit(vectors: FloatArray) -> FloatArray:
-    """Rows scaled to length 1, float32."""
-    return (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)).astype(np.float32)
-
-
-class FaceNet:
+class FaceNet(OnnxEmbedder):
     """The default embedder.
 
     Args:
@@ -51,31 +35,8 @@ class FaceNet:
     """
 
     name = NAME
-    input_size = SIZE
 
     def __init__(self, model: str, crop: Crop, flip: bool, threads: int = 1) -> None:
-        entry = weights.entry(model)
-        (digest,) = entry.files.values()
-        self.space = Space(model, digest, crop, flip)
-        self.dim = int(model.rsplit("-", 1)[1])
-        self._normalise = NORMALISE[model]
-        self._load(model, threads)
-
-    def _load(self, model: str, threads: int) -> None:
-        self._session = runtime.session(weights.graph(model, f"{model}.onnx"), threads)
-
-    def _run(self, pixels: FloatArray) -> FloatArray:
-        return self._session.run(None, {"image": pixels})[0]
-
-    def embed(self, crops: Crops) -> FloatArray:
-        """(n, 160, 160, 3) uint8 RGB → (n, dim) float32 unit rows, in batches of 32."""
-        if crops.shape[1:] != (SIZE, SIZE, 3) or crops.dtype != np.uint8:
-            raise ValueError(f"crops must be (n, {SIZE}, {SIZE}, 3) uint8, not {crops.shape} {crops.dtype}")
-        batches = [self._embed(crops[i : i + BATCH]) for i in range(0, len(crops), BATCH)]
-        return np.concatenate(batches) if batches else np.empty((0, self.dim), np.float32)
-
-    def _embed(self, crops: Crops) -> FloatArray:
-        vectors = self._run(self._normalise(crops))
-        if self.space.flip:
-            vectors = vectors + self._run(self._normalise(crops[:, :, ::-1]))
-        return unit(vectors)
+        (digest,) = weights.entry(model).files.values()
+        graph = weights.graph(model, f"{model}.onnx")
+        super().__init__(graph, Space(model, digest, crop, flip), SIZE, NORMALISE[model], threads)

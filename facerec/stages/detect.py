@@ -28,6 +28,7 @@ def detect(
     *,
     detector: Detector,
     crop: Crop,
+    size: int = SIZE,
     faces: FaceChoice = "largest",
     min_face: int,
     min_confidence: float | None,
@@ -45,6 +46,7 @@ def detect(
         output: usually processed/.
         detector: finds the faces.
         crop: how they are cut out.
+        size: side of the crops, pixels.
         faces: which of several faces.
         min_face: as the detector was loaded with; recorded, since it changes the result.
         min_confidence: likewise.
@@ -74,7 +76,7 @@ def detect(
         "min_confidence": min_confidence,
         "faces": faces,
         "crop": asdict(crop),
-        "size": SIZE,
+        "size": size,
     }
 
     def work(item: Item) -> list[dict[str, Any]]:
@@ -90,7 +92,7 @@ def detect(
         for i, face in enumerate(chosen):
             number = f"~{i + 1}" if len(chosen) > 1 else ""
             relative = f"{item.split}/{item.label}/{item.name}{number}.png"
-            write_image(output / relative, crop_face(image, face, crop, SIZE))
+            write_image(output / relative, crop_face(image, face, crop, size))
             outputs.append({"path": relative, **face.to_json()})
         return outputs
 

@@ -15,7 +15,7 @@ from facerec.artifacts import load_embeddings, read_manifest, save_embeddings
 from facerec.errors import ArtifactError, FacerecError, InputError
 from facerec.images import decode_image, read_bytes, stack_crops
 from facerec.stages.common import require_folder, require_npz
-from facerec.types import Crop, Embedder, Embeddings, Failure, Progress, StageReport, no_progress
+from facerec.types import Crop, Embedder, Embeddings, Failure, Gate, Progress, StageReport, no_progress
 
 BATCH = 32
 CHECKPOINT_SECONDS = 30.0
@@ -74,7 +74,8 @@ def embed(
         raise ArtifactError(f"{inputs} holds {crop}, the embedder takes {embedder.space.crop}", "run `facerec detect`")
     report = StageReport("embed", output)
     partial = output.with_name(f".{output.stem}.partial.npz")
-    known = {} if force else _known([output, partial], embedder)
+    known, gate = _known([output, partial], embedder)
+    known = {} if force else known
 
     faces: dict[str, tuple[str, str]] = {}
     missed: dict[str, Failure] = {}
@@ -100,6 +101,7 @@ def embed(
             embedder.space,
             detector,
             tuple(missed.values()),
+            gate,
         )
 
     batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
@@ -163,9 +165,10 @@ def _read(inputs: Path, paths: Sequence[str], known: dict[str, Any], size: int) 
     return batch
 
 
-def _known(files: Sequence[Path], embedder: Embedder) -> dict[str, Any]:
-    """Digest → vector of what earlier runs embedded in the same space."""
+def _known(files: Sequence[Path], embedder: Embedder) -> tuple[dict[str, Any], Gate | None]:
+    """Digest → vector of what earlier runs embedded in the same space, and the gate that was calibrated for it."""
     known: dict[str, Any] = {}
+    gate = None
     for file in files:
         if not file.exists():
             continue
@@ -175,7 +178,8 @@ def _known(files: Sequence[Path], embedder: Embedder) -> dict[str, Any]:
             continue  # damaged or foreign: it is made again
         if earlier.space == embedder.space:
             known.update(zip(earlier.digests.tolist(), earlier.vectors, strict=True))
-    return known
+            gate = gate or earlier.gate
+    return known, gate
 
 
 def _same(output: Path, result: Embeddings) -> bool:

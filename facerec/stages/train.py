@@ -13,7 +13,7 @@ from facerec.artifacts import load_embeddings, write_bytes, write_text
 from facerec.classify import Classifier
 from facerec.errors import DataError, UsageError
 from facerec.stages.common import require_npz
-from facerec.types import Embeddings, StageReport
+from facerec.types import Embeddings, Gate, StageReport
 
 UNKNOWN, NO_FACE = "unknown", "no face"
 
@@ -66,7 +66,7 @@ class TrainReport(StageReport):
 
     people: int = 0
     calibrated: bool = False
-    threshold: float = 0.0
+    gate: Gate = field(default_factory=lambda: Gate(0.0))
     train: Score = field(default_factory=lambda: Score(0, 0, 0, 0, 0))
     test: Score = field(default_factory=lambda: Score(0, 0, 0, 0, 0))
     files: list[Path] = field(default_factory=list)
@@ -76,21 +76,25 @@ class TrainReport(StageReport):
             **super().to_json(),
             "people": self.people,
             "calibrated": self.calibrated,
-            "threshold": self.threshold,
+            "gate": self.gate.to_json(),
             "train": self.train.to_json(),
             "test": self.test.to_json(),
             "files": [str(f) for f in self.files],
         }
 
 
-def train(inputs: Path, output: Path, *, kind: str, threshold: float | None = None) -> TrainReport:
+def train(
+    inputs: Path, output: Path, *, kind: str, threshold: float | None = None, margin: float | None = None
+) -> TrainReport:
     """Trains a classifier on the training photos and scores it on both splits.
 
     Args:
         inputs: usually embeddings/faces.npz.
         output: the classifier to write; its report and confusion matrix go beside it.
         kind: "svm", "knn" or "nearest".
-        threshold: distance up to which a face may be given a name; None for the model's own.
+        threshold: distance up to which a face may be given a name; None for the one that the embeddings
+            were calibrated to, or else the model's own.
+        margin: by which everybody else must be further away; None likewise.
 
     Raises:
         ArtifactError: no embeddings.
@@ -105,24 +109,35 @@ def train(inputs: Path, output: Path, *, kind: str, threshold: float | None = No
         raise DataError(
             f"a person is called {reserved.pop()!r}, which is an answer", "rename the folder in raw_images/"
         )
-    if threshold is None:
-        threshold = weights.entry(embeddings.space.model).threshold
-        if threshold is None:
-            raise DataError(
-                f"no default distance threshold has been measured for {embeddings.space.model}",
-                "give one with --threshold (distances run from 0 to 2)",
-            )
-    classifier = Classifier.train(kind, embeddings[embeddings.splits == "train"], threshold)
+    gate = default_gate(embeddings, threshold, margin)
+    classifier = Classifier.train(kind, embeddings[embeddings.splits == "train"], gate)
     classifier.save(output)
 
     report = TrainReport("train", output, done=len(classifier.photos), people=len(classifier.photos.people))
     report.calibrated = classifier.platt is not None
-    report.threshold = threshold
+    report.gate = gate
     answers = {split: _answers(classifier, embeddings, split) for split in ("train", "test")}
     report.train, report.test = (_score(answers[split]) for split in ("train", "test"))
     report.files = [output, *_write_reports(output, report, answers)]
     report.seconds = time.perf_counter() - start
     return report
+
+
+def default_gate(embeddings: Embeddings, threshold: float | None = None, margin: float | None = None) -> Gate:
+    """The gate that vectors were calibrated to, or else their model's; with other numbers where they are given.
+
+    Raises:
+        DataError: no threshold is known for the model.
+    """
+    gate = embeddings.gate or weights.gate(embeddings.space.model)
+    if gate is None:
+        if threshold is None:
+            raise DataError(
+                f"no default distance threshold has been measured for {embeddings.space.model}",
+                "measure one with `facerec calibrate`, or give one with --threshold (distances run from 0 to 2)",
+            )
+        gate = Gate(threshold)
+    return gate.changed(threshold, margin)
 
 
 def _answers(classifier: Classifier, embeddings: Embeddings, split: str) -> list[tuple[str, str]]:
