@@ -29,7 +29,7 @@ from facerec.types import Embeddings, Failure, Gate, Image, Space
 
 MANIFEST = "manifest.jsonl"
 TEMPORARY = ".tmp-"  # how the names of unfinished files begin
-FORMAT = 1
+FORMAT = 2
 
 
 def sha256_of(path: Path) -> str:
@@ -316,12 +316,14 @@ def read_npz(
         raise ArtifactError(f"{path} is damaged or not a facerec file ({error})", cure) from None
 
 
-_EMBEDDINGS = {
+EMBEDDINGS = {
     "vectors": ("f", 2),
     "labels": ("U", 1),
     "sources": ("U", 1),
     "splits": ("U", 1),
     "digests": ("U", 1),
+    "quality": ("f", 1),
+    "added": ("U", 1),
 }
 
 
@@ -333,14 +335,14 @@ def embeddings_parts(embeddings: Embeddings) -> tuple[dict[str, Any], dict[str, 
         "failures": [asdict(f) for f in embeddings.failures],
         "gate": embeddings.gate and embeddings.gate.to_json(),
     }
-    return header, {name: getattr(embeddings, name) for name in _EMBEDDINGS}
+    return header, {name: getattr(embeddings, name) for name in EMBEDDINGS}
 
 
 def embeddings_from(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray], cure: str) -> Embeddings:
     """The inverse of `embeddings_parts`; raises `ArtifactError` where they do not fit together."""
     try:
         return Embeddings(
-            **{name: arrays[name] for name in _EMBEDDINGS},
+            **{name: arrays[name] for name in EMBEDDINGS},
             space=Space.from_json(header["space"]),
             detector=header["detector"],
             failures=tuple(Failure(**f) for f in header["failures"]),
@@ -363,5 +365,5 @@ def load_embeddings(path: Path) -> Embeddings:
         ArtifactError: missing, damaged or foreign; the message says which command makes the file.
     """
     cure = "make it with `facerec embed`"
-    header, arrays = read_npz(path, "embeddings", _EMBEDDINGS, cure)
+    header, arrays = read_npz(path, "embeddings", EMBEDDINGS, cure)
     return embeddings_from(path, header, arrays, cure)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facerec import metrics
-from facerec.artifacts import embeddings_from, embeddings_parts, read_npz, write_npz
+from facerec.artifacts import EMBEDDINGS, embeddings_from, embeddings_parts, read_npz, write_npz
 from facerec.errors import ArtifactError, DataError
 from facerec.types import Embeddings, FloatArray, Gate
 
@@ -186,6 +186,17 @@ class Classifier:
         model = train_model(kind, photos.vectors, photos.labels)
         return cls(kind, model, _calibrate(kind, photos), photos, gate)
 
+    @classmethod
+    def of_gallery(cls, kind: str, gallery: Embeddings, gate: Gate) -> Classifier:
+        """Compares with a gallery directly, without probabilities: "knn" or "nearest", one photo is enough.
+
+        Raises:
+            DataError: an empty gallery.
+        """
+        if len(gallery) == 0:
+            raise DataError("nobody is enrolled in the gallery", "add people with `facerec enroll NAME photo.jpg`")
+        return cls(kind, train_model(kind, gallery.vectors, gallery.labels), None, gallery, gate)
+
     def decide(self, vectors: FloatArray) -> list[Decision]:
         """Unit rows (n, d) → n answers.
 
@@ -248,10 +259,7 @@ class Classifier:
             ArtifactError: missing, damaged or foreign.
         """
         cure = "make it with `facerec train`"
-        expected = {
-            **{name: ("U", 1) for name in ("labels", "sources", "splits", "digests")},
-            **{"vectors": ("f", 2), "coef": ("f", 2), "intercept": ("f", 1)},
-        }
+        expected = {**EMBEDDINGS, "coef": ("f", 2), "intercept": ("f", 1)}
         header, arrays = read_npz(path, "classifier", expected, cure)
         photos = embeddings_from(path, header, arrays, cure)
         try:

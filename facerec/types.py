@@ -68,6 +68,13 @@ class Face:
             "keypoints": points,
         }
 
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Face:
+        x, y, w, h = data["box"]
+        points = data["keypoints"]
+        keypoints = None if points is None else np.array([points[name] for name in KEYPOINTS])
+        return cls((x, y, x + w, y + h), data["confidence"], keypoints)
+
 
 @dataclass(frozen=True)
 class Crop:
@@ -165,6 +172,10 @@ class Failure:
     split: str = ""
 
 
+ROWS = ("labels", "sources", "splits", "digests", "quality", "added")
+"""The arrays of `Embeddings` beside the vectors."""
+
+
 @dataclass(frozen=True)
 class Embeddings:
     """Labelled unit vectors, as a struct of arrays. Validates itself; ``e[mask]`` selects rows.
@@ -175,6 +186,9 @@ class Embeddings:
         sources: (n,) paths of the crops.
         splits: (n,) "train" or "test".
         digests: (n,) sha256 of the crops' bytes.
+        quality: (n,) float32 of each face, 0..1 (`facerec.quality`); None for NaN everywhere.
+        added: (n,) date on which a photo was enrolled, YYYY-MM-DD; empty from ``facerec embed``; None for
+            empty everywhere.
         space: what the vectors mean.
         detector: the detector that found the faces.
         failures: photos of these people in which no face was found.
@@ -193,12 +207,18 @@ class Embeddings:
     detector: str = ""
     failures: tuple[Failure, ...] = field(default=())
     gate: Gate | None = None
+    quality: FloatArray = None  # type: ignore[assignment]
+    added: StrArray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         n = len(self.vectors)
         if self.vectors.ndim != 2 or self.vectors.dtype != np.float32:
             raise ValueError(f"vectors must be (n, d) float32, not {self.vectors.shape} {self.vectors.dtype}")
-        for name in ("labels", "sources", "splits", "digests"):
+        if self.quality is None:
+            object.__setattr__(self, "quality", np.full(n, np.nan, np.float32))
+        if self.added is None:
+            object.__setattr__(self, "added", np.full(n, "", "U10"))
+        for name in ROWS:
             if getattr(self, name).shape != (n,):
                 raise ValueError(f"{name} must have one entry for each of {n} vectors")
         if n and not np.allclose(np.linalg.norm(self.vectors, axis=1), 1, atol=1e-3):
@@ -208,17 +228,19 @@ class Embeddings:
         return len(self.vectors)
 
     def __getitem__(self, rows: npt.NDArray[Any]) -> Embeddings:
-        return Embeddings(
-            self.vectors[rows],
-            self.labels[rows],
-            self.sources[rows],
-            self.splits[rows],
-            self.digests[rows],
-            self.space,
-            self.detector,
-            self.failures,
-            self.gate,
-        )
+        return replace(self, **{name: getattr(self, name)[rows] for name in ("vectors", *ROWS)})
+
+    def __add__(self, other: Embeddings) -> Embeddings:
+        """The rows of both; everything else is the first one's, but for the failures of both.
+
+        Raises:
+            SpaceError: they live in different spaces.
+        """
+        other.require_space(self.space, "the other file")
+        rows: dict[str, Any] = {
+            name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in ("vectors", *ROWS)
+        }
+        return replace(self, **rows, failures=self.failures + other.failures)
 
     @property
     def people(self) -> list[str]:

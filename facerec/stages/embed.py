@@ -14,8 +14,9 @@ import numpy as np
 from facerec.artifacts import load_embeddings, read_manifest, save_embeddings
 from facerec.errors import ArtifactError, FacerecError, InputError
 from facerec.images import decode_image, read_bytes, stack_crops
+from facerec.quality import assess
 from facerec.stages.common import require_folder, require_npz
-from facerec.types import Crop, Embedder, Embeddings, Failure, Gate, Progress, StageReport, no_progress
+from facerec.types import Crop, Embedder, Embeddings, Face, Failure, Gate, Progress, StageReport, no_progress
 
 BATCH = 32
 CHECKPOINT_SECONDS = 30.0
@@ -78,6 +79,7 @@ def embed(
     known = {} if force else known
 
     faces: dict[str, tuple[str, str]] = {}
+    found: dict[str, Face] = {}
     missed: dict[str, Failure] = {}
     for record in read_manifest(inputs):
         missed.pop(record.input, None)
@@ -85,10 +87,13 @@ def embed(
             missed[record.input] = Failure(record.input, record.error, record.label, record.split)
         for out in record.outputs:
             faces[out["path"]] = (record.label, record.split)
+            if "box" in out:
+                found[out["path"]] = Face.from_json(out)
     paths = sorted(p for p in faces if (inputs / p).exists())
 
     rows: list[tuple[str, str]] = []  # path, digest
     vectors = np.empty((len(paths), embedder.dim), np.float32)
+    quality = np.empty(len(paths), np.float32)
 
     def result() -> Embeddings:
         n = len(rows)
@@ -102,6 +107,7 @@ def embed(
             detector,
             tuple(missed.values()),
             gate,
+            quality[:n],
         )
 
     batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
@@ -109,7 +115,7 @@ def embed(
     with ThreadPoolExecutor(1) as reader:
         reads = _read_ahead(reader, lambda batch: _read(inputs, batch, known, embedder.input_size), batches)
         for batch in progress(reads, len(batches), "embed"):
-            new = [content for _, _, content in batch if isinstance(content, np.ndarray) and content.ndim == 3]
+            new = [content for _, _, content in batch if isinstance(content, np.ndarray)]
             fresh = iter(embedder.embed(stack_crops(new, embedder.input_size)))
             for path, digest, content in batch:
                 if isinstance(content, str):
@@ -118,7 +124,11 @@ def embed(
                     missed[path] = Failure(path, content, *faces[path])
                     report.failed.append(missed[path])
                     continue
-                vectors[len(rows)] = content if content.ndim == 1 else next(fresh)
+                if isinstance(content, tuple):
+                    vectors[len(rows)], quality[len(rows)] = content
+                else:
+                    vectors[len(rows)] = next(fresh)
+                    quality[len(rows)] = assess(found[path], content).score if path in found else np.nan
                 rows.append((path, digest))
             report.done += len(new)
             if new and time.perf_counter() - saved > CHECKPOINT_SECONDS:
@@ -147,7 +157,7 @@ def _read_ahead(reader: Executor, read: Callable[[T], S], inputs: Iterable[T]) -
 
 
 def _read(inputs: Path, paths: Sequence[str], known: dict[str, Any], size: int) -> list[tuple[str, str, Any]]:
-    """(path, digest, what there is) a crop: its known vector, its pixels, or why it cannot be read."""
+    """(path, digest, what there is) a crop: its known vector and quality, its pixels, or why it cannot be read."""
     batch: list[tuple[str, str, Any]] = []
     for path in paths:
         try:
@@ -166,7 +176,7 @@ def _read(inputs: Path, paths: Sequence[str], known: dict[str, Any], size: int) 
 
 
 def _known(files: Sequence[Path], embedder: Embedder) -> tuple[dict[str, Any], Gate | None]:
-    """Digest → vector of what earlier runs embedded in the same space, and the gate that was calibrated for it."""
+    """Digest → (vector, quality) of what earlier runs embedded in the same space, and the gate for it."""
     known: dict[str, Any] = {}
     gate = None
     for file in files:
@@ -177,7 +187,7 @@ def _known(files: Sequence[Path], embedder: Embedder) -> tuple[dict[str, Any], G
         except ArtifactError:
             continue  # damaged or foreign: it is made again
         if earlier.space == embedder.space:
-            known.update(zip(earlier.digests.tolist(), earlier.vectors, strict=True))
+            known.update(zip(earlier.digests.tolist(), zip(earlier.vectors, earlier.quality, strict=True), strict=True))
             gate = gate or earlier.gate
     return known, gate
 

@@ -1,0 +1,149 @@
+"""A gallery on disk: labelled unit vectors that people are added to, renamed in and removed from.
+
+It is the same .npz that ``facerec embed`` writes. Writers wait for one another, and each reads what the one
+before it wrote; a crash leaves the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from facerec.artifacts import load_embeddings, make_folder, save_embeddings
+from facerec.errors import ArtifactError, DataError
+from facerec.types import Embeddings, Space
+
+WAIT = 60.0  # seconds that a writer waits for another one
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keeps other writers of a file away.
+
+    Raises:
+        ArtifactError: another writer did not finish within a minute.
+    """
+    make_folder(path.parent)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=WAIT, mode=0o600)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ArtifactError(f"another facerec has been writing {path} for a minute", "try again later") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def empty(space: Space, dim: int) -> Embeddings:
+    """A gallery without anybody."""
+    none = np.empty(0, "U1")
+    return Embeddings(np.empty((0, dim), np.float32), none, none, none, none, space)
+
+
+def add(path: Path, rows: Embeddings) -> Embeddings:
+    """Adds rows to a gallery, making it where there is none; photos that it holds under that name stay single.
+
+    Returns:
+        The gallery as it is now.
+
+    Raises:
+        ArtifactError: the file is damaged, or cannot be written.
+        SpaceError: it holds vectors of another space.
+    """
+    with locked(path):
+        gallery = load_embeddings(path) if path.exists() else empty(rows.space, rows.vectors.shape[1])
+        gallery.require_space(rows.space, str(path))
+        known = set(zip(gallery.labels.tolist(), gallery.digests.tolist(), strict=True))
+        keys = zip(rows.labels.tolist(), rows.digests.tolist(), strict=True)
+        gallery = gallery + rows[np.array([key not in known for key in keys], bool)]
+        save_embeddings(path, gallery)
+    return gallery
+
+
+def rename(path: Path, old: str, new: str) -> int:
+    """Gives a person another name; returns how many photos that were.
+
+    Raises:
+        ArtifactError: no such file.
+        DataError: nobody of that name.
+    """
+    with locked(path):
+        gallery = load_embeddings(path)
+        rows = require_person(gallery, old, path)
+        labels = gallery.labels.astype(object)
+        labels[rows] = new
+        failures = tuple(replace(f, label=new) if f.label == old else f for f in gallery.failures)
+        save_embeddings(path, replace(gallery, labels=labels.astype(np.str_), failures=failures))
+    return int(rows.sum())
+
+
+def forget(path: Path, name: str) -> int:
+    """Removes a person; returns how many photos that were, 0 where the file does not know them.
+
+    Raises:
+        ArtifactError: no such file.
+    """
+    with locked(path):
+        gallery = load_embeddings(path)
+        keep = gallery.labels != name
+        failures = tuple(f for f in gallery.failures if f.label != name)
+        if keep.all() and failures == gallery.failures:
+            return 0
+        rest = replace(gallery[keep], failures=failures)
+        # strings as short as the rest allows: nothing of the name's length is left either
+        arrays: dict[str, Any] = {
+            f: np.array(getattr(rest, f).tolist(), np.str_) for f in ("labels", "sources", "splits", "digests")
+        }
+        save_embeddings(path, replace(rest, **arrays))
+    return int((~keep).sum())
+
+
+def require_person(gallery: Embeddings, name: str, path: Path) -> np.ndarray:
+    """(n,) which rows are a person's, or a `DataError` that lists who there is."""
+    rows = gallery.labels == name
+    if not rows.any():
+        people = gallery.people
+        there = ", ".join(people[:10]) + (f" and {len(people) - 10} more" if len(people) > 10 else "")
+        raise DataError(f"{path} holds nobody called {name!r}", f"it holds {there or 'nobody'}")
+    return rows
+
+
+@dataclass(frozen=True)
+class Person:
+    """A line of `people`.
+
+    Attributes:
+        name: whose.
+        photos: how many.
+        quality: of their best photo, 0..1; None where it is not known.
+        added: date of the first enrolment; empty where ``facerec embed`` made the rows.
+        spread: mean distance of their photos from one another; None with one photo.
+    """
+
+    name: str
+    photos: int
+    quality: float | None
+    added: str
+    spread: float | None
+
+
+def people(gallery: Embeddings) -> list[Person]:
+    """Who is in a gallery, in the order of their names."""
+    found = []
+    for name in gallery.people:
+        mine = gallery[gallery.labels == name]
+        known = mine.quality[~np.isnan(mine.quality)]
+        n = len(mine)
+        # of unit vectors: the mean of all cosines is the square of the mean vector's length
+        cosine = float((mine.vectors.mean(axis=0) ** 2).sum()) * n * n
+        spread = float(np.sqrt(max(2 - 2 * (cosine - n) / (n * (n - 1)), 0))) if n > 1 else None
+        dates = sorted(d for d in mine.added.tolist() if d)
+        found.append(Person(name, n, float(known.max()) if len(known) else None, dates[0] if dates else "", spread))
+    return found
