@@ -316,6 +316,16 @@ def read_npz(
         raise ArtifactError(f"{path} is damaged or not a facerec file ({error})", cure) from None
 
 
+def npz_kind(path: Path) -> str:
+    """What a facerec .npz file says it is: "embeddings", "classifier"; empty for any other file."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            header = json.loads(data["header"].tobytes().decode())
+        return str(header["kind"]) if header.get("format") == FORMAT else ""
+    except Exception:  # the zip and array readers raise anything at all on damaged files
+        return ""
+
+
 EMBEDDINGS = {
     "vectors": ("f", 2),
     "labels": ("U", 1),

@@ -220,15 +220,17 @@ class Classifier:
 
     def _reason(self, apart: Distances, k: int, order: list[int]) -> str:
         """Why person k's name is not given; empty where it is."""
-        candidate, gate = self.people[k], self.gate
-        if apart[k] > gate.threshold:
-            return f"too far from everyone: {apart[k]:.2f} from {candidate}, threshold {gate.threshold:.2f}"
-        other = next((i for i in order if i != k), None)
-        if gate.margin and other is not None and apart[other] - apart[k] < gate.margin:
+        candidate, gate, first = self.people[k], self.gate, order[0]
+        if apart[first] > gate.threshold:
             return (
-                f"between {candidate} ({apart[k]:.2f}) and {self.people[other]} ({apart[other]:.2f}): "
-                f"they must be {gate.margin:.2f} apart"
+                f"too far from everyone: {apart[first]:.2f} from {self.people[first]}, threshold {gate.threshold:.2f}"
             )
+        other = next((i for i in order if i != k), k)
+        between = f"between {candidate} ({apart[k]:.2f}) and {self.people[other]} ({apart[other]:.2f})"
+        if apart[k] > gate.threshold:
+            return f"{between}: threshold {gate.threshold:.2f}"
+        if gate.margin and other != k and apart[other] - apart[k] < gate.margin:
+            return f"{between}: they must be {gate.margin:.2f} apart"
         return ""
 
     def _probability(self, scores: Scores, k: int) -> float | None:

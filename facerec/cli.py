@@ -12,7 +12,24 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from facerec import __version__
-from facerec.commands import detect, embed, evaluate, extract, live, models, predict, show, train
+from facerec.commands import (
+    calibrate,
+    detect,
+    embed,
+    enroll,
+    evaluate,
+    explain,
+    extract,
+    forget,
+    live,
+    models,
+    people,
+    predict,
+    rename,
+    show,
+    train,
+    verify,
+)
 from facerec.errors import Exit, FacerecError, UsageError
 
 COMMANDS = {
@@ -23,6 +40,13 @@ COMMANDS = {
     "train": train,
     "predict": predict,
     "live": live,
+    "verify": verify,
+    "explain": explain,
+    "enroll": enroll,
+    "people": people,
+    "rename": rename,
+    "forget": forget,
+    "calibrate": calibrate,
     "evaluate": evaluate,
     "models": models,
 }

@@ -16,7 +16,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from facerec.artifacts import load_embeddings, make_folder, save_embeddings
-from facerec.errors import ArtifactError, DataError
+from facerec.errors import ArtifactError
 from facerec.types import Embeddings, Space
 
 WAIT = 60.0  # seconds that a writer waits for another one
@@ -67,52 +67,41 @@ def add(path: Path, rows: Embeddings) -> Embeddings:
     return gallery
 
 
-def rename(path: Path, old: str, new: str) -> int:
-    """Gives a person another name; returns how many photos that were.
+@dataclass
+class Edit:
+    """Rows of a file; what stands in `rows` at the end is written."""
+
+    rows: Embeddings
+
+
+@contextlib.contextmanager
+def edited(path: Path) -> Iterator[Edit]:
+    """Reads a file, lets its rows be changed, and writes it, while other writers wait.
 
     Raises:
-        ArtifactError: no such file.
-        DataError: nobody of that name.
+        ArtifactError: missing, damaged, or it cannot be written.
     """
     with locked(path):
-        gallery = load_embeddings(path)
-        rows = require_person(gallery, old, path)
-        labels = gallery.labels.astype(object)
-        labels[rows] = new
-        failures = tuple(replace(f, label=new) if f.label == old else f for f in gallery.failures)
-        save_embeddings(path, replace(gallery, labels=labels.astype(np.str_), failures=failures))
-    return int(rows.sum())
+        edit = Edit(load_embeddings(path))
+        yield edit
+        save_embeddings(path, edit.rows)
 
 
-def forget(path: Path, name: str) -> int:
-    """Removes a person; returns how many photos that were, 0 where the file does not know them.
+def without(rows: Embeddings, name: str) -> Embeddings:
+    """Everybody but one person; strings become as short as the rest allows, so that not even a length is left."""
+    rest = rows[rows.labels != name]
+    arrays: dict[str, Any] = {f: np.array(getattr(rest, f).tolist(), np.str_) for f in ("labels", "sources", "splits")}
+    return replace(rest, **arrays, failures=tuple(f for f in rows.failures if f.label != name))
+
+
+def forget(path: Path, name: str) -> None:
+    """Removes a person from a file.
 
     Raises:
-        ArtifactError: no such file.
+        ArtifactError: missing, damaged, or it cannot be written.
     """
-    with locked(path):
-        gallery = load_embeddings(path)
-        keep = gallery.labels != name
-        failures = tuple(f for f in gallery.failures if f.label != name)
-        if keep.all() and failures == gallery.failures:
-            return 0
-        rest = replace(gallery[keep], failures=failures)
-        # strings as short as the rest allows: nothing of the name's length is left either
-        arrays: dict[str, Any] = {
-            f: np.array(getattr(rest, f).tolist(), np.str_) for f in ("labels", "sources", "splits", "digests")
-        }
-        save_embeddings(path, replace(rest, **arrays))
-    return int((~keep).sum())
-
-
-def require_person(gallery: Embeddings, name: str, path: Path) -> np.ndarray:
-    """(n,) which rows are a person's, or a `DataError` that lists who there is."""
-    rows = gallery.labels == name
-    if not rows.any():
-        people = gallery.people
-        there = ", ".join(people[:10]) + (f" and {len(people) - 10} more" if len(people) > 10 else "")
-        raise DataError(f"{path} holds nobody called {name!r}", f"it holds {there or 'nobody'}")
-    return rows
+    with edited(path) as edit:
+        edit.rows = without(edit.rows, name)
 
 
 @dataclass(frozen=True)

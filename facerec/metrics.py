@@ -240,6 +240,26 @@ def share_by_person(hit: Bools, who: npt.NDArray[Any], rng: np.random.Generator)
     return float(hit.mean()), (float(low), float(high))
 
 
+def fmr_interval(
+    false: npt.NDArray[np.integer], trials: npt.NDArray[np.integer], rng: np.random.Generator
+) -> tuple[float, float]:
+    """95 % interval of a false-match rate, by drawing people with replacement.
+
+    Bolle et al. 2004, as in `share_by_person`; the comparisons of two people count as often as both came.
+
+    Args:
+        false: (p, p) false matches between the photos of two people.
+        trials: (p, p) comparisons between them, each on one side of the diagonal only.
+        rng: draws.
+    """
+    rates = []
+    for times in rng.multinomial(len(trials), np.full(len(trials), 1 / len(trials)), size=BOOTSTRAPS):
+        if total := times @ trials @ times:
+            rates.append(float(times @ false @ times / total))
+    low, high = np.quantile(rates, (0.025, 0.975))
+    return float(low), float(high)
+
+
 def margin_at_fpir(lead: Distances, who: npt.NDArray[Any], fpir: float, rng: np.random.Generator) -> float:
     """The smallest margin at which at most `fpir` of strangers' searches are let through, 97.5 % sure.
 

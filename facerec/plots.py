@@ -85,12 +85,17 @@ def curves(
     return _png(figure)
 
 
-def distances(genuine: npt.NDArray[np.floating], impostor: npt.NDArray[np.floating]) -> bytes:
-    """Histograms of genuine and impostor distances."""
+def distances(
+    genuine: npt.NDArray[np.floating], impostor: npt.NDArray[np.floating], threshold: float | None = None
+) -> bytes:
+    """Histograms of genuine and impostor distances, and a line where the threshold is."""
     figure, axes = plt.subplots(figsize=(6, 4.2), layout="constrained")
     bins = np.linspace(0, 2, 81).tolist()
-    axes.hist(genuine, bins, density=True, alpha=0.6, label=f"same person ({len(genuine)})", color="tab:green")
-    axes.hist(impostor, bins, density=True, alpha=0.6, label=f"different people ({len(impostor)})", color="tab:red")
+    for values, label, colour in ((genuine, "same person", "green"), (impostor, "different people", "red")):
+        if len(values):
+            axes.hist(values, bins, density=True, alpha=0.6, label=f"{label} ({len(values):,})", color=f"tab:{colour}")
+    if threshold is not None:
+        axes.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.2f}")
     axes.set(title="distances", xlabel="Euclidean distance of unit vectors", ylabel="density")
     axes.legend()
     return _png(figure)

@@ -4,19 +4,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from facerec.classify import Classifier
 from facerec.images import choose_faces, crop_face, stack_crops
+from facerec.quality import TO_NAME, assess
 from facerec.types import Detector, Embedder, Face, FaceChoice, FloatArray, Image, Prediction
 
 
-def find_and_embed(
-    image: Image, detector: Detector, embedder: Embedder, choice: FaceChoice
-) -> tuple[list[Face], FloatArray]:
-    """The chosen faces of an RGB image and their unit vectors (n, d)."""
+@dataclass(frozen=True)
+class Found:
+    """The faces of an image.
+
+    Attributes:
+        faces: n of them.
+        crops: (n, s, s, 3) uint8 RGB, as the embedder got them.
+        vectors: (n, d) float32 unit rows.
+    """
+
+    faces: list[Face]
+    crops: npt.NDArray[np.uint8]
+    vectors: FloatArray
+
+
+def find_and_embed(image: Image, detector: Detector, embedder: Embedder, choice: FaceChoice) -> Found:
+    """The chosen faces of an RGB image, most confident first, with their crops and vectors."""
     faces = choose_faces(detector.detect(image), choice, image.shape)
     size = embedder.input_size
     crops = stack_crops([crop_face(image, face, embedder.space.crop, size) for face in faces], size)
-    return faces, embedder.embed(crops)
+    return Found(faces, crops, embedder.embed(crops))
 
 
 @dataclass(frozen=True)
@@ -43,9 +60,14 @@ class Recognizer:
 
     def recognize(self, image: Image) -> list[Prediction]:
         """Predictions for an RGB image (h, w, 3) uint8, most confident detection first."""
-        faces, vectors = find_and_embed(image, self.detector, self.embedder, self.faces)
-        decisions = self.classifier.decide(vectors)
-        return [
-            Prediction(face, d.name, d.distance, d.probability, d.reason, d.candidate, d.nearest)
-            for face, d in zip(faces, decisions, strict=True)
-        ]
+        return self.decide(find_and_embed(image, self.detector, self.embedder, self.faces))
+
+    def decide(self, found: Found) -> list[Prediction]:
+        """Predictions for faces that were found and embedded; none gets a name that is too small or blurred."""
+        predictions = []
+        decisions = self.classifier.decide(found.vectors)
+        for face, crop, d in zip(found.faces, found.crops, decisions, strict=True):
+            problems = assess(face, crop).problems(TO_NAME)
+            name, reason = (None, problems[0]) if problems else (d.name, d.reason)
+            predictions.append(Prediction(face, name, d.distance, d.probability, reason, d.candidate, d.nearest))
+        return predictions

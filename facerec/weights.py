@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
 
 from facerec.artifacts import TEMPORARY, atomic_path, remove, sha256_of
@@ -175,6 +176,17 @@ def entry(name: str) -> Entry:
 def gate(model: str) -> Gate | None:
     """The default gate of an embedding model; None where none was measured."""
     return CATALOGUE[model].gate if model in CATALOGUE else None
+
+
+def false_match_rate(model: str, distance: float) -> float | None:
+    """Share of pairs of different people that are no further apart; None where it was not measured for the model.
+
+    Between the measured rates it is interpolated in their logarithm; beyond them it is the last one.
+    """
+    if model not in CATALOGUE or not CATALOGUE[model].false_matches:
+        return None
+    rates, distances = np.array(CATALOGUE[model].false_matches).T
+    return float(np.exp(np.interp(distance, distances, np.log(rates))))
 
 
 @cache

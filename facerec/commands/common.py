@@ -15,14 +15,17 @@ from facerec.embedders import EMBEDDERS, MODELS
 from facerec.errors import Exit
 
 if TYPE_CHECKING:
+    from facerec.classify import Classifier
     from facerec.recognizer import Recognizer
-    from facerec.types import Detector, FaceChoice, StageReport
+    from facerec.stages.people import Project
+    from facerec.types import Detector, Embeddings, FaceChoice, Gate, StageReport
 
 T = TypeVar("T")
 log = logging.getLogger("facerec")
 
 RAW, PROCESSED = Path("raw_images"), Path("processed")
 EMBEDDINGS, CLASSIFIERS = Path("embeddings/faces.npz"), Path("classifiers")
+GALLERY = Path("embeddings/gallery.npz")
 
 
 def positive(text: str) -> int:
@@ -56,14 +59,16 @@ def add_run_arguments(parser: argparse.ArgumentParser, *, jobs: bool = False) ->
         )
 
 
-def add_detector_arguments(parser: argparse.ArgumentParser, faces: str | None) -> None:
-    """--detector and what it looks for."""
+def add_detector_arguments(parser: argparse.ArgumentParser, faces: str | None, *, choose: bool = True) -> None:
+    """--detector and what it looks for; --faces, where faces are chosen so."""
     parser.add_argument("--detector", choices=DETECTORS, default=DETECTORS[0], help="default: %(default)s")
     parser.add_argument(
         "--min-face", type=int, default=DEFAULT_MIN_FACE, metavar="PX",
         help="smallest face, pixels (default: %(default)s; larger is faster)",
     )  # fmt: skip
     parser.add_argument("--min-confidence", type=float, metavar="C", help="drop fainter detections, 0..1")
+    if not choose:
+        return
     parser.add_argument(
         "--faces",
         choices=("largest", "central", "all"),
@@ -112,23 +117,99 @@ def make_detector(args: argparse.Namespace, threads: int) -> Detector:
     return load_detector(args.detector, min_face=args.min_face, min_confidence=args.min_confidence, threads=threads)
 
 
-def make_recognizer(args: argparse.Namespace, faces: FaceChoice) -> Recognizer:
-    """Detector and classifier as the options say, and the embedder that the classifier was trained with."""
-    from facerec import runtime
+def add_gallery_argument(parser: argparse.ArgumentParser) -> None:
+    """--gallery, of the commands that work on one."""
+    parser.add_argument("--gallery", type=Path, default=GALLERY, metavar="FILE", help="default: %(default)s")
+
+
+def add_names_arguments(parser: argparse.ArgumentParser) -> None:
+    """--classifier or --gallery and how to compare with it, and the gate."""
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--classifier", type=Path, metavar="FILE", help="of `facerec train`")
+    source.add_argument(
+        "--gallery",
+        type=Path,
+        metavar="FILE",
+        help="of `facerec enroll` or `facerec embed` (default: the newest classifier or embeddings/gallery.npz)",
+    )
+    parser.add_argument(
+        "--by", choices=("nearest", "knn"), default="nearest",
+        help="with a gallery: the closest person, or a vote of the closest photos (default: %(default)s)",
+    )  # fmt: skip
+    add_gate_arguments(parser)
+
+
+def open_gallery(path: Path) -> Embeddings:
+    """A gallery, or an error that says how to make one."""
+    from facerec.artifacts import load_embeddings
+    from facerec.errors import ArtifactError
+
+    if not path.exists():
+        raise ArtifactError(f"there is no gallery {path}", "make it with `facerec enroll NAME photo.jpg`")
+    return load_embeddings(path)
+
+
+def load_names(args: argparse.Namespace) -> Classifier:
+    """The classifier or gallery that the options of `add_names_arguments` ask for, with its gate."""
     from facerec.classify import Classifier
+    from facerec.stages.train import default_gate
+
+    path = args.classifier or args.gallery or newest_names()
+    if path == args.gallery or path == GALLERY:
+        gallery = open_gallery(path)
+        gate = default_gate(gallery, args.threshold, args.gate_margin)
+        classifier = Classifier.of_gallery(args.by, gallery, gate)
+    else:
+        classifier = Classifier.load(path)
+        classifier.gate = classifier.gate.changed(args.threshold, args.gate_margin)
+    log.info("%s: %s, %d people, %s", path, classifier.kind, len(classifier.people), gate_text(classifier.gate))
+    return classifier
+
+
+def gate_text(gate: Gate) -> str:
+    """A gate for people."""
+    rate = "" if gate.fmr is None else f" (one false match in {1 / gate.fmr:,.0f} pairs)"
+    margin = f", everybody else {gate.margin:.2f} further away" if gate.margin else ""
+    return f"distance up to {gate.threshold:.2f}{rate}{margin}"
+
+
+def project(gallery: Path) -> Project:
+    """The folder that this command was started in, and a gallery."""
+    from facerec.stages.people import Project
+
+    return Project(Path(), gallery)
+
+
+def make_recognizer(args: argparse.Namespace, faces: FaceChoice) -> Recognizer:
+    """Detector and names as the options say, and the embedder that belongs to the names."""
+    from facerec import runtime
     from facerec.embedders import load_embedder
     from facerec.recognizer import Recognizer
 
-    path = args.classifier or newest_classifier()
-    classifier = Classifier.load(path)
-    classifier.gate = classifier.gate.changed(args.threshold, args.gate_margin)
+    classifier = load_names(args)
     space = classifier.photos.space
     threads = runtime.cpu_count()
     embedder = load_embedder(args.embedder, model=space.model, crop=space.crop, flip=space.flip, threads=threads)
-    people = len(classifier.photos.people)
-    log.info("%s: %s, %d people, %s", path, classifier.kind, people, classifier.gate)
     log.info("detector %s, embedder %s, %s, %s", args.detector, args.embedder, space, runtime.describe())
     return Recognizer(make_detector(args, threads), embedder, classifier, faces)
+
+
+def newest_names() -> Path:
+    """The classifier that was trained last, or the gallery if somebody was enrolled after that."""
+    from facerec.errors import ArtifactError
+
+    found = [p for p in (*CLASSIFIERS.glob("*.npz"), GALLERY) if p.is_file() and not p.name.startswith(".")]
+    if not found:
+        raise ArtifactError(
+            f"there is no classifier in {CLASSIFIERS}/ and no gallery",
+            "make one with `facerec train --svm` or `facerec enroll NAME photo.jpg`",
+        )
+    newest = max(found, key=lambda p: p.stat().st_mtime)
+    if newest == GALLERY and len(found) > 1:
+        print(f"facerec: names from {GALLERY}, the newest; a classifier's with --classifier", file=sys.stderr)
+    elif GALLERY in found:
+        print(f"facerec: names from {newest}, the newest; the gallery's with --gallery {GALLERY}", file=sys.stderr)
+    return newest
 
 
 def newest_classifier() -> Path:

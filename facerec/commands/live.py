@@ -26,8 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("video", nargs="?", type=Path, help="a video file instead of a camera")
     parser.add_argument("--camera", metavar="N", help="number of the camera, or a stream's address")
-    parser.add_argument("--classifier", type=Path, help="default: the one in classifiers/ that was trained last")
-    common.add_gate_arguments(parser)
+    common.add_names_arguments(parser)
     parser.add_argument("--headless", action="store_true", help="no window")
     parser.add_argument("--output", type=Path, metavar="FILE.mp4", help="write the annotated video there")
     parser.add_argument("--json", action="store_true", help="a line of JSON a frame")

@@ -30,8 +30,7 @@ _COLUMNS = ("image", "x", "y", "w", "h", "confidence", "name", "probability", "d
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("images", nargs="*", help="images, folders, or patterns in quotes")
-    parser.add_argument("--classifier", type=Path, help="default: the one in classifiers/ that was trained last")
-    common.add_gate_arguments(parser)
+    common.add_names_arguments(parser)
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write annotated copies there")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a line of JSON an image")
@@ -114,7 +113,6 @@ def _predict_test_set(args: argparse.Namespace) -> Exit:
     import numpy as np
 
     from facerec.artifacts import load_embeddings, write_image
-    from facerec.classify import Classifier
     from facerec.draw import GREEN, RED, contact_sheet
     from facerec.images import read_image
 
@@ -127,9 +125,8 @@ def _predict_test_set(args: argparse.Namespace) -> Exit:
         )
     drawn = random.Random(args.seed).sample(test.tolist(), min(args.batch or 1, len(test)))
     rows = embeddings[np.array(drawn)]
-    classifier = Classifier.load(args.classifier or common.newest_classifier())
+    classifier = common.load_names(args)
     classifier.photos.require_space(rows.space, "the classifier")
-    classifier.gate = classifier.gate.changed(args.threshold, args.gate_margin)
     decisions = classifier.decide(rows.vectors)
     right = [d.name == label for d, label in zip(decisions, rows.labels.tolist(), strict=True)]
     for source, label, decision, ok in zip(rows.sources, rows.labels, decisions, right, strict=True):

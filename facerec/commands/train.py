@@ -38,8 +38,7 @@ def run(args: argparse.Namespace) -> Exit:
     output = args.output or common.CLASSIFIERS / f"{args.kind}.npz"
     report = train(args.inputs, output, kind=args.kind, threshold=args.threshold, margin=args.gate_margin)
     lines = [
-        f"  {report.people} people, {args.kind}; named within a distance of {report.gate.threshold:.2f}, "
-        f"if everybody else is {report.gate.margin:.2f} further away",
+        f"  {report.people} people, {args.kind}; named at a {common.gate_text(report.gate)}",
         f"  train accuracy {report.train}",
         f"  test accuracy  {report.test}",
     ]

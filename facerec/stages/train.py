@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from facerec.stages.common import require_npz
 from facerec.types import Embeddings, Gate, StageReport
 
 UNKNOWN, NO_FACE = "unknown", "no face"
+FEW = 5
+"""People up to whom the default threshold alone keeps strangers out: see docs/choices.md."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,8 @@ def default_gate(embeddings: Embeddings, threshold: float | None = None, margin:
         DataError: no threshold is known for the model.
     """
     gate = embeddings.gate or weights.gate(embeddings.space.model)
+    if gate and not embeddings.gate and len(embeddings.people) <= FEW:
+        gate = replace(gate, margin=0.0)
     if gate is None:
         if threshold is None:
             raise DataError(

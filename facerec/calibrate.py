@@ -1,0 +1,127 @@
+"""The gate of a gallery, from its own photos and those of strangers: pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from facerec import metrics
+from facerec.classify import PerPerson
+from facerec.errors import DataError
+from facerec.types import FloatArray, Gate, StrArray
+
+MAX_ROWS = 4000  # of the gallery; more are drawn
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A gate and what was measured with it.
+
+    Attributes:
+        gate: threshold and margin.
+        comparisons: of photos of different people.
+        genuine: (g,) distances of photos of one person in the gallery.
+        impostor: (i,) distances of photos of different people.
+        fnmr: share of the genuine comparisons beyond the threshold; None where everybody has one photo.
+        searches: of strangers against the gallery.
+        fpir: share of them that get a name, with threshold and margin; interval by identity bootstrap.
+        fpir_interval: its 95 % interval.
+    """
+
+    gate: Gate
+    comparisons: int
+    genuine: npt.NDArray[np.floating]
+    impostor: npt.NDArray[np.floating]
+    fnmr: float | None
+    searches: int
+    fpir: float
+    fpir_interval: tuple[float, float]
+
+
+def calibrate(
+    vectors: FloatArray,
+    people: StrArray,
+    strangers: FloatArray,
+    who: StrArray,
+    *,
+    fmr: float,
+    fpir: float,
+    seed: int = 0,
+) -> Calibration:
+    """Chooses the threshold for a false-match rate of pairs, and the margin for a false-positive rate of searches.
+
+    Impostor comparisons are those of the gallery with the strangers, and those of different people in it.
+
+    Args:
+        vectors: (n, d) unit rows, the gallery.
+        people: (n,) whose they are.
+        strangers: (m, d) unit rows.
+        who: (m,) whose they are; nobody of the gallery.
+        fmr: share of pairs of different people that may be taken for one.
+        fpir: share of strangers' searches that may return a name.
+        seed: of the draws.
+
+    Raises:
+        DataError: the data cannot carry one of the rates.
+    """
+    rng = np.random.default_rng(seed)
+    rows = np.arange(len(vectors))
+    if len(rows) > MAX_ROWS:
+        rows = np.sort(rng.choice(rows, MAX_ROWS, replace=False))
+    mine, labels = vectors[rows], people[rows]
+    _, owner = np.unique(labels, return_inverse=True)
+    _, stranger = np.unique(who, return_inverse=True)
+    outside = metrics.distances(mine, strangers)
+    inside = metrics.distances(mine, mine)
+    upper = np.triu(np.ones_like(inside, bool), 1)
+    other = owner[:, None] != owner
+    impostor = np.concatenate([outside.ravel(), inside[upper & other]])
+    genuine = inside[upper & ~other]
+    if not metrics.enough_for(fmr, len(impostor)):
+        raise DataError(
+            f"not enough data for a false-match rate of {fmr:g}: {len(impostor):,} comparisons of different people",
+            f"at least {3 / fmr:,.0f} are needed: add strangers with --strangers FOLDER, or ask for a larger --fmr",
+        )
+    if not metrics.enough_for(fpir, len(strangers)):
+        raise DataError(
+            f"not enough data for a false-positive rate of {fpir:g}: {len(strangers):,} photos of strangers",
+            f"at least {3 / fpir:,.0f} are needed: add some with --strangers FOLDER, or ask for a larger --fpir",
+        )
+    threshold = metrics.threshold_at_fmr(impostor, fmr)
+
+    # people of both sides in one square: a person of the gallery is compared with others of it and with strangers
+    n, total = int(owner.max()) + 1, int(owner.max()) + 1 + int(stranger.max()) + 1
+    false, trials = np.zeros((total, total), int), np.zeros((total, total), int)
+    for apart, a, b in (
+        (outside.ravel(), np.repeat(owner, len(strangers)), n + np.tile(stranger, len(rows))),
+        (inside[upper & other], *(owner[side] for side in np.nonzero(upper & other))),
+    ):
+        np.add.at(trials, (a, b), 1)
+        np.add.at(false, (a, b), apart <= threshold)
+    interval = metrics.fmr_interval(false, trials, rng)
+    if interval[0] == 0:
+        raise DataError(
+            f"not enough people for a false-match rate of {fmr:g}: of {n} in the gallery and {total - n} strangers, "
+            f"too few look alike (95 % interval 0 to {interval[1]:.2g})",
+            "add strangers with --strangers FOLDER, or ask for a larger --fmr",
+        )
+
+    apart = np.sort(PerPerson(vectors, people).distances(strangers), axis=1)
+    lead = apart[:, 1] - apart[:, 0] if apart.shape[1] > 1 else np.full(len(apart), np.inf)
+    near = apart[:, 0] <= threshold
+    margin = metrics.margin_at_fpir(np.where(near, lead, -np.inf), who, fpir, rng) if apart.shape[1] > 1 else 0.0
+    named, named_interval = metrics.share_by_person(near & (lead >= margin), who, rng)
+    fnmr = float((genuine > threshold).mean()) if len(genuine) else None
+    source = f"{len(vectors)} photos of {n} people, {len(strangers)} of {total - n} strangers"
+    return Calibration(
+        Gate(threshold, margin, fmr, interval, source),
+        len(impostor),
+        genuine,
+        impostor,
+        fnmr,
+        len(strangers),
+        named,
+        named_interval,
+    )

@@ -1,0 +1,87 @@
+"""facerec calibrate"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from facerec.commands import common
+from facerec.embedders import EMBEDDERS
+from facerec.errors import Exit
+
+HELP = "choose the gate for a stated rate of false matches, from your gallery and strangers' photos"
+EXAMPLES = """\
+facerec calibrate --strangers photos_of_others/             the newest classifier or gallery
+facerec calibrate --gallery embeddings/gallery.npz --fmr 0.0001 --strangers lfw/
+facerec calibrate --classifier classifiers/svm.npz --fpir 0.05 --strangers lfw/"""
+
+
+def rate(text: str) -> float:
+    """An option's rate, between 0 and 1."""
+    if not 0 < (value := float(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--gallery", type=Path, metavar="FILE", help="default: the newest classifier or gallery")
+    source.add_argument("--classifier", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--strangers",
+        type=Path,
+        metavar="FOLDER",
+        help="photos of people who are not enrolled (default: the five people of `facerec models pull samples`)",
+    )
+    parser.add_argument(
+        "--fmr", type=rate, default=1e-3, help="pairs of different people taken for one (default: %(default)s)"
+    )
+    parser.add_argument("--fpir", type=rate, default=1e-2, help="strangers who get a name (default: %(default)s)")
+    common.add_detector_arguments(parser, faces=None, choose=False)
+    parser.add_argument("--embedder", choices=EMBEDDERS, default=EMBEDDERS[0], help="engine (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print what was measured as JSON")
+
+
+def run(args: argparse.Namespace) -> Exit:
+    """Calibrates the file and says what it means."""
+    from facerec import runtime, weights
+    from facerec.embedders import load_embedder
+    from facerec.stages.calibrate import calibrate_file, photos_of
+
+    path = args.gallery or args.classifier or common.newest_names()
+    if args.gallery:
+        common.open_gallery(path)
+    space = photos_of(path).space
+    threads = runtime.cpu_count()
+    result, plot, failed = calibrate_file(
+        path,
+        args.strangers or weights.samples() / "train",
+        detector=common.make_detector(args, threads),
+        embedder=load_embedder(args.embedder, model=space.model, crop=space.crop, flip=space.flip, threads=threads),
+        fmr=args.fmr,
+        fpir=args.fpir,
+        progress=common.bar,
+    )
+    for failure in failed[:10]:
+        print(f"  left out: {failure.source}: {failure.reason}", file=sys.stderr)
+    if len(failed) > 10:
+        print(f"  … and {len(failed) - 10} more", file=sys.stderr)
+    gate = result.gate
+    assert gate.fmr_interval
+    if args.json:
+        body = {"file": str(path), "gate": gate.to_json(), "comparisons": result.comparisons, "fnmr": result.fnmr}
+        body |= {"searches": result.searches, "fpir": result.fpir, "fpir_interval": result.fpir_interval}
+        common.print_json(body | {"plot": str(plot), "left_out": len(failed)})
+        return Exit.OK
+    low, high = gate.fmr_interval
+    print(f"calibrate: {path}: {common.gate_text(gate)}")
+    print(f"  from {gate.source}")
+    print(f"  false-match rate {gate.fmr:g} (95 %: {low:.2g} – {high:.2g}) over {result.comparisons:,} comparisons")
+    low, high = result.fpir_interval
+    print(f"  of {result.searches} strangers' photos {result.fpir:.2%} get a name (95 %: {low:.2%} – {high:.2%})")
+    if result.fnmr is not None:
+        print(f"  of {len(result.genuine):,} pairs of one person's photos {result.fnmr:.2%} lie beyond the threshold")
+    print(f"  {plot}")
+    return Exit.OK

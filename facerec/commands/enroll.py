@@ -1,0 +1,68 @@
+"""facerec enroll"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from facerec.commands import common
+from facerec.embedders import DEFAULT_MARGIN
+from facerec.errors import Exit, UsageError
+
+HELP = "one photo or more of a person → a gallery; nothing is trained again"
+EXAMPLES = """\
+facerec enroll Ana ana.jpg                   then: facerec predict img.jpg
+facerec enroll "Ünal 李" photos/*.jpg        more photos make it surer
+facerec enroll Ben party.jpg --face 2        the second face from the left
+facerec enroll Ben blurred.jpg --force       take it all the same"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument("name", metavar="NAME", help="who it is")
+    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, folders, or patterns in quotes")
+    common.add_gallery_argument(parser)
+    parser.add_argument("--face", type=common.positive, metavar="N", help="which face, 1 is the leftmost")
+    parser.add_argument("--force", action="store_true", help="also faces that are small, blurred, turned or several")
+    common.add_detector_arguments(parser, faces=None, choose=False)
+    common.add_embedder_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run(args: argparse.Namespace) -> Exit:
+    """Adds the photos to the gallery."""
+    from facerec import runtime, weights
+    from facerec.artifacts import load_embeddings
+    from facerec.embedders import load_embedder
+    from facerec.stages.enroll import enroll
+    from facerec.stages.predict import expand
+    from facerec.types import Crop
+
+    photos = list(expand(args.photos))
+    if not photos:
+        raise UsageError(f"no photos in {', '.join(args.photos)}", "give photos, folders or a pattern in quotes")
+    threads = runtime.cpu_count()
+    crop, flip, model = Crop(DEFAULT_MARGIN), False, args.model
+    gate = weights.gate(model)
+    if args.gallery.exists():
+        there = load_embeddings(args.gallery)
+        crop, flip, model = there.space.crop, there.space.flip, there.space.model
+        gate = there.gate or weights.gate(model)
+    embedder = load_embedder(args.embedder, model=model, crop=crop, flip=flip, threads=threads)
+    report = enroll(
+        args.name,
+        photos,
+        args.gallery,
+        detector=common.make_detector(args, threads),
+        embedder=embedder,
+        gate=gate,
+        face=args.face,
+        force=args.force,
+    )
+    for warning in report.warnings:
+        print(f"  look: {warning}", file=sys.stderr)
+    plural = "" if report.photos == 1 else "s"
+    lines = [f"  {args.name}: {report.photos} photo{plural}; {report.people} people in {Path(args.gallery)}"]
+    code = common.finish(report, args.json, lines if report.done else [])
+    return code if report.done else Exit.ERROR

@@ -1,0 +1,89 @@
+"""facerec verify"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from facerec.commands import common
+from facerec.embedders import DEFAULT_MARGIN
+from facerec.errors import DataError, Exit, FacerecError, InputError
+
+HELP = "two photos: is the largest face of each the same person, and how sure is that"
+EXAMPLES = """\
+facerec verify a.jpg b.jpg
+facerec verify a.jpg b.jpg --exit-code && echo "the same person"
+facerec verify a.jpg b.jpg --threshold 0.8 --json"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument("photos", nargs=2, type=Path, metavar="PHOTO")
+    parser.add_argument(
+        "--threshold",
+        type=common.distance,
+        metavar="D",
+        help="distance (0..2) up to which they are one person (default: the gallery's if calibrated, or the model's)",
+    )
+    common.add_gallery_argument(parser)
+    parser.add_argument("--exit-code", action="store_true", help="exit with 1 where they are different people")
+    common.add_detector_arguments(parser, faces=None, choose=False)
+    common.add_embedder_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(args: argparse.Namespace) -> Exit:
+    """Compares the two faces."""
+    from facerec import runtime, weights
+    from facerec.artifacts import load_embeddings
+    from facerec.embedders import load_embedder
+    from facerec.images import read_image
+    from facerec.metrics import distance
+    from facerec.quality import TO_NAME, assess
+    from facerec.recognizer import find_and_embed
+    from facerec.types import Crop
+
+    gate, crop, flip = weights.gate(args.model), Crop(DEFAULT_MARGIN), False
+    if args.gallery.exists():
+        gallery = load_embeddings(args.gallery)
+        if gallery.gate and gallery.space.model == args.model:
+            gate, crop, flip = gallery.gate, gallery.space.crop, gallery.space.flip
+            common.log.info("%s: %s", args.gallery, common.gate_text(gate))
+    if gate is None and args.threshold is None:
+        raise DataError(f"no default threshold has been measured for {args.model}", "give one with --threshold")
+    threshold = gate.threshold if args.threshold is None and gate else args.threshold
+    threads = runtime.cpu_count()
+    detector = common.make_detector(args, threads)
+    embedder = load_embedder(args.embedder, model=args.model, crop=crop, flip=flip, threads=threads)
+    common.log.info(
+        "detector %s, embedder %s, %s, %s", args.detector, args.embedder, embedder.space, runtime.describe()
+    )
+    found = []
+    for path in args.photos:
+        try:
+            faces = find_and_embed(read_image(path), detector, embedder, "largest")
+            if not faces.faces:
+                raise InputError("no face found", "give a photo that shows the face larger or from the front")
+        except InputError as error:
+            raise FacerecError(f"{path}: {error.what}", error.cure) from None
+        if problems := assess(faces.faces[0], faces.crops[0]).problems(TO_NAME):
+            print(f"facerec: {path}: {'; '.join(problems)}", file=sys.stderr)
+        found.append(faces)
+    first, second = found
+    apart = float(distance(first.vectors[0], second.vectors[0]))
+    same = apart <= threshold
+    calibrated = gate is not None and gate.fmr is not None and threshold == gate.threshold
+    fmr = gate.fmr if gate and calibrated else weights.false_match_rate(args.model, threshold)
+    here = weights.false_match_rate(args.model, apart)
+    if args.json:
+        faces_json = [f.faces[0].to_json() for f in found]
+        body = {"same": same, "distance": round(apart, 4), "threshold": threshold, "fmr": fmr}
+        common.print_json(body | {"fmr_at_distance": here, "space": str(embedder.space), "faces": faces_json})
+    else:
+        rate = "" if fmr is None else f" (one false match in {1 / fmr:,.0f} pairs of different people)"
+        verdict = "the same person" if same else "different people"
+        print(f"{verdict}: distance {apart:.2f}, threshold {threshold:.2f}{rate}")
+        if same and here is not None:
+            print(f"  of pairs of different people, about one in {1 / here:,.0f} is as close as this")
+    return Exit.ERROR if args.exit_code and not same else Exit.OK

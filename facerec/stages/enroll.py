@@ -1,0 +1,171 @@
+"""enroll: photos of one person → rows of a gallery, without training anything again."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facerec import gallery as galleries
+from facerec.artifacts import load_embeddings, write_bytes
+from facerec.classify import PerPerson
+from facerec.errors import InputError, UsageError
+from facerec.images import crop_face, encode_image, read_image
+from facerec.quality import TO_ENROLL, Quality, assess
+from facerec.stages.common import require_npz
+from facerec.types import Detector, Embedder, Embeddings, Face, Failure, Gate, Image, StageReport
+
+
+@dataclass
+class EnrollReport(StageReport):
+    """A `StageReport` with who is enrolled now and what is odd about it.
+
+    Attributes:
+        name: the person.
+        photos: they have in the gallery now.
+        people: in the gallery now.
+        warnings: a face that looks like somebody else, or not like the person's other photos.
+    """
+
+    name: str = ""
+    photos: int = 0
+    people: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        more = {k: getattr(self, k) for k in ("name", "photos", "people", "warnings")}
+        return {**super().to_json(), **more}
+
+
+def enroll(
+    name: str,
+    photos: Sequence[Path],
+    output: Path,
+    *,
+    detector: Detector,
+    embedder: Embedder,
+    gate: Gate | None,
+    face: int | None = None,
+    force: bool = False,
+) -> EnrollReport:
+    """Adds a person's photos to a gallery; their crops go into a folder of its name beside it.
+
+    Args:
+        name: the person.
+        photos: each with one clear face of theirs.
+        output: the gallery.
+        detector: finds the faces.
+        embedder: in the space of the gallery.
+        gate: tells whether a face looks like somebody who is enrolled already; None where it is not known.
+        face: which face of each photo, 1 is the leftmost; None where there is one clear one.
+        force: take faces that are not good enough, and the largest of several.
+
+    Raises:
+        UsageError: a name that cannot be one.
+        ArtifactError: the gallery is damaged or cannot be written.
+        SpaceError: it holds vectors of another space.
+    """
+    start = time.perf_counter()
+    require_npz(output)
+    require_name(name)
+    report = EnrollReport("enroll", output, name=name)
+    if output.exists():
+        load_embeddings(output).require_space(embedder.space, str(output))
+    crops, qualities, sources, digests = [], [], [], []
+    for photo in photos:
+        try:
+            crop, quality = _pick(read_image(photo), detector, embedder, face, force)
+        except InputError as error:
+            report.failed.append(Failure(str(photo), str(error), name))
+            continue
+        data = encode_image(crop, ".png")
+        digest = hashlib.sha256(data).hexdigest()
+        source = f"{output.stem}/{name}/{photo.stem}-{digest[:8]}.png"
+        write_bytes(output.parent / source, data)
+        crops.append(crop)
+        qualities.append(quality.score)
+        sources.append(source)
+        digests.append(digest)
+    if crops:
+        n = len(crops)
+        rows = Embeddings(
+            embedder.embed(np.stack(crops)),
+            np.full(n, name),
+            np.array(sources),
+            np.full(n, "train"),
+            np.array(digests),
+            embedder.space,
+            detector.name,
+            quality=np.array(qualities, np.float32),
+            added=np.full(n, time.strftime("%Y-%m-%d")),
+        )
+        now = galleries.add(output, rows)
+        report.done = n
+        report.photos, report.people = int((now.labels == name).sum()), len(now.people)
+        report.warnings = _odd(rows, now, gate) if gate else []
+    report.seconds = time.perf_counter() - start
+    return report
+
+
+def require_name(name: str) -> None:
+    """Raises `UsageError` for what cannot be a person's name and a folder's."""
+    if not name.strip() or name != name.strip() or name.startswith(".") or any(c in name for c in "/\\\0\n\r\t"):
+        raise UsageError(f"{name!r} cannot be a person's name", "use letters, digits, spaces, hyphens")
+    if name in ("unknown", "no face"):
+        raise UsageError(f"{name!r} is an answer, not a name", "choose another")
+
+
+def _pick(
+    image: Image, detector: Detector, embedder: Embedder, number: int | None, force: bool
+) -> tuple[Image, Quality]:
+    """The crop of the face to enrol; raises `InputError` with the reason where there is no such face."""
+    faces = sorted(detector.detect(image), key=lambda f: f.box[0])
+    if not faces:
+        raise InputError("no face found", "give a photo that shows the face larger or from the front")
+    crops = [crop_face(image, f, embedder.space.crop, embedder.input_size) for f in faces]
+    qualities = [assess(f, crop) for f, crop in zip(faces, crops, strict=True)]
+    clear = [i for i, q in enumerate(qualities) if not q.problems(TO_ENROLL)]
+    largest = max(range(len(faces)), key=lambda i: faces[i].size)
+    if number is not None:
+        if not 1 <= number <= len(faces):
+            raise InputError(f"there is no face {number}", _listed(faces))
+        chosen = number - 1
+    elif len(clear) > 1 and not force:
+        raise InputError(f"{len(clear)} clear faces", f"choose with --face: {_listed(faces)}")
+    else:
+        chosen = clear[0] if len(clear) == 1 else largest
+    if not force and (problems := qualities[chosen].problems(TO_ENROLL)):
+        raise InputError("; ".join(problems), "give a better photo, or take it all the same with --force")
+    return crops[chosen], qualities[chosen]
+
+
+def _listed(faces: list[Face]) -> str:
+    places = (f"{i} at ({f.box[0]:.0f}, {f.box[1]:.0f}), {f.size:.0f} px" for i, f in enumerate(faces, start=1))
+    return f"face {', '.join(places)}"
+
+
+def _odd(rows: Embeddings, gallery: Embeddings, gate: Gate) -> list[str]:
+    """What a person should look at: new photos that look like somebody else, or unlike the person's others."""
+    name = str(rows.labels[0])
+    found = []
+    others = gallery[gallery.labels != name]
+    if len(others):
+        by_person = PerPerson(others.vectors, others.labels)
+        for source, apart in zip(rows.sources, by_person.distances(rows.vectors), strict=True):
+            if apart.min() <= gate.threshold:
+                who = by_person.people[apart.argmin()]
+                found.append(
+                    f"{Path(str(source)).name} looks like {who}, who is enrolled already ({apart.min():.2f}): "
+                    f"if they are one person, facerec rename {who!r} {name!r}"
+                )
+    mine = gallery[gallery.labels == name]
+    for source, digest, vector in zip(rows.sources, rows.digests, rows.vectors, strict=True):
+        rest = mine.vectors[mine.digests != digest]
+        if len(rest) and (nearest := float(np.linalg.norm(rest - vector, axis=1).min())) > gate.threshold:
+            found.append(f"{Path(str(source)).name} does not look like {name}'s other photos ({nearest:.2f})")
+    return found

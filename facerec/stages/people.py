@@ -1,0 +1,309 @@
+"""rename and forget: one person, in every file of a project that facerec made.
+
+A project is the folder that raw_images/, processed/, embeddings/, classifiers/ and evaluation/ stand in.
+Nothing is believed about where things are: every manifest and every array file below it is looked into.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from facerec import gallery as galleries
+from facerec.artifacts import MANIFEST, Manifest, Record, load_embeddings, npz_kind, read_manifest, remove
+from facerec.classify import Classifier
+from facerec.errors import DataError, UsageError
+from facerec.stages.enroll import require_name
+from facerec.types import Embeddings
+
+REPORTS = (".report.txt", ".report.json", ".confusion.png")
+DRAWN = ("contact_sheets", "explained")  # pictures of several people: who is on them is not written anywhere
+
+
+@dataclass(frozen=True)
+class Project:
+    """Where to look.
+
+    Attributes:
+        root: the folder.
+        gallery: the gallery, which may lie elsewhere.
+    """
+
+    root: Path
+    gallery: Path
+
+    def walk(self) -> Iterator[Path]:
+        """Every file below the root, and the gallery's; what belongs to other tools (.git, .venv) is left out."""
+        seen = set()
+        for top, folders, files in os.walk(self.root):
+            folders[:] = sorted(f for f in folders if not f.startswith("."))
+            for file in sorted(files):
+                seen.add((Path(top) / file).resolve())
+                yield Path(top) / file
+        outside = [self.gallery, *self.gallery.with_suffix("").rglob("*")]
+        yield from (p for p in outside if p.is_file() and p.resolve() not in seen)
+
+    def arrays(self) -> Iterator[tuple[Path, str]]:
+        """(path, kind) of the files of labelled vectors."""
+        for path in self.walk():
+            if path.suffix == ".npz" and (kind := npz_kind(path)):
+                yield path, kind
+
+    def manifests(self) -> Iterator[Path]:
+        """Folders that a stage wrote."""
+        for path in self.walk():
+            if path.name == MANIFEST:
+                yield path.parent
+
+    def people_folders(self, name: str) -> Iterator[Path]:
+        """Folders of a person's photos: raw_images/NAME, raw_images/train/NAME, the gallery's crops."""
+        for top in ("raw_images", "raw_images/train", "raw_images/test", "raw_images/val", "clusters"):
+            yield self.root / top / name
+        for gallery in {self.gallery, *(path for path, kind in self.arrays() if kind == "embeddings")}:
+            yield gallery.with_suffix("") / name
+
+
+def forget(project: Project, name: str, *, really: bool) -> list[str]:
+    """Erases a person; classifiers that know them are trained again without them.
+
+    Args:
+        project: where to look.
+        name: whom.
+        really: otherwise nothing is touched.
+
+    Returns:
+        What is (or would be) erased or changed, a line each.
+
+    Raises:
+        DataError: nobody of that name is known.
+    """
+    done: list[str] = []
+
+    def note(path: Path, what: str) -> None:
+        done.append(f"{_shown(project, path)}: {what}")
+
+    knows: list[Path] = []
+    for path, kind in list(project.arrays()):
+        rows, failures = _labels(path, kind)
+        if name not in rows and name not in failures:
+            continue
+        note(path, f"{rows.count(name)} of {len(rows)} vectors")
+        if kind == "embeddings":
+            if really:
+                galleries.forget(path, name)
+            continue
+        knows.append(path)
+        if really:
+            _retrain(path, name)
+    for path in knows:
+        for report in (path.with_suffix(suffix) for suffix in REPORTS):
+            if report.exists():
+                note(report, "the whole file; `facerec train` writes it again")
+                if really:
+                    remove(report)
+    videos = []
+    for folder in list(project.manifests()):
+        records = [r for r in read_manifest(folder) if r.label == name]
+        if not records:
+            continue
+        outputs = sum(len(r.outputs) for r in records)
+        note(folder, f"{outputs} pictures of {len(records)} inputs, with their lines in {MANIFEST}")
+        videos += [folder.parent / r.input for r in records if r.outputs and "seconds" in r.outputs[0]]
+        if really:
+            with Manifest(folder) as manifest:
+                manifest.forget([r.input for r in records])
+    for folder in sorted({f for f in project.people_folders(name) if f.is_dir()}):
+        note(folder, f"{sum(p.is_file() for p in folder.rglob('*'))} files")
+        if really:
+            remove(folder)
+    for video in sorted({v for v in videos if v.is_file()}):
+        note(video, "the video that the frames came from")
+        if really:
+            remove(video)
+            if video.parent.name == name and not any(video.parent.iterdir()):
+                video.parent.rmdir()
+    if not done:
+        raise DataError(f"nobody called {name!r} is known here", "facerec people lists who is")
+    for path in list(project.walk()):
+        drawn = path.suffix == ".png" and (path.stem.startswith("contact_sheet") or path.parent.name in DRAWN)
+        written = path.suffix in (".html", ".json") and "evaluation" in path.parts and _mentions(path, name)
+        if drawn or written:
+            note(path, "the whole file; the command that wrote it writes it again")
+            if really:
+                remove(path)
+    return done
+
+
+def find_traces(project: Project, name: str) -> list[str]:
+    """Files below the project that still name a person, in their path or their content."""
+    return [_shown(project, path) for path in project.walk() if _mentions(path, name)]
+
+
+def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list[str]:
+    """Gives a person another name everywhere; classifiers that know them are trained again.
+
+    Args:
+        project: where to look.
+        old: as they are called.
+        new: as they shall be called.
+        merge: somebody is called that already, and they are one person.
+
+    Returns:
+        What was changed, a line each.
+
+    Raises:
+        UsageError: the new name cannot be one, or is taken.
+        DataError: nobody is called by the old one.
+    """
+    require_name(new)
+    if old == new:
+        raise UsageError(f"{old!r} is called that already", "give another name")
+    files = {path: (kind, _labels(path, kind)[0]) for path, kind in project.arrays()}
+    folders = {folder: list(read_manifest(folder)) for folder in project.manifests()}
+    places = [f for f in project.people_folders(old) if f.is_dir()]
+    known = {label for _, labels in files.values() for label in labels}
+    known |= {r.label for records in folders.values() for r in records}
+    if old not in known and not places:
+        raise DataError(f"nobody called {old!r} is known here", "facerec people lists who is")
+    if not merge and (new in known or any(f.exists() for f in project.people_folders(new))):
+        raise UsageError(f"{new!r} exists already", "put the two together with --merge")
+    moved: dict[Path, Path] = {}
+    changed = []
+    # crops first: their manifest names raw images by their old paths, which are moved after
+    for folder, records in folders.items():
+        for output in (folder / o["path"] for r in records if r.label == old for o in r.outputs):
+            _move(output, folder / _swap(output.relative_to(folder), old, new), moved)
+    for place in places:
+        for file in sorted(p for p in place.rglob("*") if p.is_file()):
+            _move(file, place.with_name(new) / file.relative_to(place), moved)
+    for folder, records in folders.items():
+        for r in records:
+            source = folder.parent / r.input
+            if r.label == old and source.exists() and "seconds" in (r.outputs or [{}])[0]:  # a video's name is a label
+                stem = new if source.stem == old else source.stem
+                base = folder.parent / _swap(Path(r.input), old, new)
+                _move(source, base.with_name(stem + source.suffix), moved)
+    for folder, records in folders.items():
+        if any(r.label == old for r in records):
+            _rewrite(folder, records, old, new, moved)
+            changed.append(f"{_shown(project, folder)}: {sum(r.label == old for r in records)} inputs")
+    for path, (kind, labels) in files.items():
+        if old not in labels and old not in _labels(path, kind)[1]:
+            continue
+        bases = [path.parent, project.root / "processed", path.with_suffix("")]
+        if kind == "embeddings":
+            with galleries.edited(path) as edit:
+                edit.rows = _renamed(edit.rows, old, new, moved, bases)
+        else:
+            classifier = Classifier.load(path)
+            photos = _renamed(classifier.photos, old, new, moved, bases)
+            Classifier.train(classifier.kind, photos, classifier.gate).save(path)
+            for suffix in REPORTS:
+                remove(path.with_suffix(suffix))
+        changed.append(f"{_shown(project, path)}: {labels.count(old)} vectors")
+    if moved:
+        changed.append(f"{len(moved)} files moved")
+    return changed
+
+
+def _labels(path: Path, kind: str) -> tuple[list[str], list[str]]:
+    """Labels of the rows and of the failures of a file."""
+    photos = load_embeddings(path) if kind == "embeddings" else Classifier.load(path).photos
+    return photos.labels.tolist(), [f.label for f in photos.failures]
+
+
+def _retrain(path: Path, without: str) -> None:
+    """Trains a classifier again without a person; removes it where too few people are left."""
+    classifier = Classifier.load(path)
+    rest = galleries.without(classifier.photos, without)
+    try:
+        Classifier.train(classifier.kind, rest, classifier.gate).save(path)
+    except DataError:
+        remove(path)
+
+
+def _renamed(rows: Embeddings, old: str, new: str, moved: dict[Path, Path], bases: list[Path]) -> Embeddings:
+    """Vectors with another label, and their sources where they are now."""
+
+    def source(text: str) -> str:
+        for base in bases:
+            if (target := moved.get(base / text)) is not None:
+                return target.relative_to(base).as_posix()
+        return text
+
+    labels = np.array([new if label == old else label for label in rows.labels.tolist()], np.str_)
+    sources = np.array([source(s) for s in rows.sources.tolist()], np.str_)
+    failures = tuple(
+        replace(f, label=new, source=_swap(Path(f.source), old, new).as_posix()) if f.label == old else f
+        for f in rows.failures
+    )
+    return replace(rows, labels=labels, sources=sources, failures=failures)
+
+
+def _rewrite(folder: Path, records: list[Record], old: str, new: str, moved: dict[Path, Path]) -> None:
+    with Manifest(folder) as manifest:
+        manifest.records = {}
+        for r in records:
+            if r.label == old:
+                r.label = new
+                r.options = {**r.options, **({"label": new} if "label" in r.options else {})}
+                source = moved.get(folder.parent / r.input)
+                r.input = manifest.key(source) if source else _swap(Path(r.input), old, new).as_posix()
+                for output in r.outputs:
+                    if target := moved.get(folder / output["path"]):
+                        output["path"] = target.relative_to(folder).as_posix()
+            manifest.records[r.input] = r
+
+
+def _swap(path: Path, old: str, new: str) -> Path:
+    return Path(*(new if part == old else part for part in path.parts))
+
+
+def _move(source: Path, target: Path, moved: dict[Path, Path]) -> None:
+    """Moves a file, beside one that has its name already; empty folders go."""
+    if source in moved or source == target or not source.is_file():
+        return
+    number = 2
+    free = target
+    while free.exists():
+        free = target.with_name(f"{target.stem}-{number}{target.suffix}")
+        number += 1
+    free.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    source.replace(free)
+    moved[source] = free
+    parent = source.parent
+    while not any(parent.iterdir()):
+        parent.rmdir()
+        parent = parent.parent
+
+
+def _mentions(path: Path, name: str) -> bool:
+    """Whether a file's path or content has a name as a word of its own."""
+    word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
+    if any(word.search(part) for part in path.parts):
+        return True
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return False
+    forms = {name, html.escape(name), json.dumps(name)[1:-1]}
+    if any(form.encode("utf-32-le") in data for form in forms):  # NumPy's strings
+        return True
+    if not any(form.encode() in data for form in forms):
+        return False
+    text = data.decode("utf-8", "replace")
+    return any(re.search(rf"(?<!\w){re.escape(form)}(?!\w)", text) for form in forms)
+
+
+def _shown(project: Project, path: Path) -> str:
+    try:
+        return path.resolve().relative_to(project.root.resolve()).as_posix()
+    except ValueError:
+        return str(path)
