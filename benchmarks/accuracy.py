@@ -24,9 +24,9 @@ from facerec.types import Crop, Detector, Face, FaceChoice, Image
 FMRS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 DEFAULT_CROP = Crop(DEFAULT_MARGIN)
 CROPS = [
-    *(Crop(m) for m in (0.0, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2)),
-    *(Crop(m, square=True) for m in (0.0, 0.05, 0.1)),
-    *(Crop(m, aligned=True) for m in (0.0, 0.1, 0.2, 0.3)),
+    *(Crop(m) for m in (0.0, 0.05, 0.075, 0.1, 0.15)),
+    *(Crop(m, square=True) for m in (0.0, 0.05)),
+    *(Crop(m, aligned=True) for m in (0.0, 0.1)),
 ]
 PUBLISHED = {10: 0.94, 20: 0.945, 40: 0.903, 60: 0.9, 80: 0.882, 100: 0.88, 120: 0.877}
 VALUE = "{:.4f} ± {:.4f}"

@@ -1,0 +1,248 @@
+"""Galleries: enrolling, listing, renaming, forgetting; writers at once; nothing left behind."""
+
+import json
+import multiprocessing
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import COLOURS, FakeDetector, FakeEmbedder, photo, photos, save, tree, vectors
+
+from facerec import gallery
+from facerec.artifacts import load_embeddings, save_embeddings
+from facerec.errors import SpaceError
+from facerec.images import find_images
+from facerec.stages.enroll import enroll
+from facerec.types import Crop, Gate, Space
+
+GALLERY = Path("embeddings/gallery.npz")
+pytestmark = pytest.mark.usefixtures("in_tmp")
+
+
+def enrolled(name, *files, gate=None, **options):
+    return enroll(name, files, GALLERY, detector=FakeDetector(), embedder=FakeEmbedder(), gate=gate, **options)
+
+
+def face(name, seed=0, side=60):
+    image = photo(seed)
+    image = np.kron(image, np.ones((2, 2, 1), np.uint8))  # room for a face of the size that enrolling asks for
+    image[20 : 20 + side, 30 : 30 + side] = COLOURS[name]
+    return save(Path(f"in/{ord(name[0])}-{seed}.png"), image)
+
+
+# --- enrolling -----------------------------------------------------------------------------------
+
+
+def test_one_photo_is_enough_and_nothing_else_is_touched(run, fakes):
+    for name in COLOURS:
+        assert run("enroll", name, face(name)).code == 0
+    before = tree(Path("embeddings"))
+    answer = run("predict", face("cleo", 5), "--json")
+    assert [f["name"] for f in json.loads(answer.out)["faces"]] == ["cleo"]
+    assert tree(Path("embeddings")) == before and not Path("classifiers").exists()
+    listed = json.loads(run("people", "--json").out)
+    assert [(p["name"], p["photos"]) for p in listed] == [(name, 1) for name in sorted(COLOURS)]
+    assert all(p["added"].startswith("20") and 0 < p["quality"] <= 1 for p in listed)
+    assert "4 people, 4 photos" in run("people").out
+
+
+def test_the_same_photo_twice_counts_once_and_a_crop_is_kept():
+    assert enrolled("ana", face("ana")).photos == 1
+    report = enrolled("ana", face("ana"), face("ana", 1))
+    assert report.photos == 2 and len(find_images(Path("embeddings/gallery/ana"))) == 2
+    rows = load_embeddings(GALLERY)
+    assert all((GALLERY.parent / source).is_file() for source in rows.sources)
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (photo(1), "no face found"),
+        (photo(1, [COLOURS["ana"]]), "too small: 31 pixels, at least 40 are needed"),
+        (np.kron(photo(3, [COLOURS["ana"], COLOURS["ben"]]), np.ones((2, 2, 1), np.uint8)), "2 clear faces — choose"),
+    ],
+    ids=["none", "small", "two"],
+)
+def test_what_cannot_be_enrolled_is_refused_with_the_reason(image, reason):
+    report = enrolled("ana", save(Path("in/x.png"), image))
+    assert report.done == 0 and reason in report.failed[0].reason and not GALLERY.exists()
+
+
+def test_force_and_a_choice_overrule_the_refusal(run, fakes):
+    small = save(Path("in/small.png"), photo(1, [COLOURS["ana"]]))
+    two = save(Path("in/two.png"), np.kron(photo(3, [COLOURS["ana"], COLOURS["ben"]]), np.ones((2, 2, 1), np.uint8)))
+    assert run("enroll", "ana", small).code == 1
+    assert run("enroll", "ana", small, "--force").code == 0
+    assert run("enroll", "ben", two, "--face", "2").code == 0
+    assert run("enroll", "ben", two, "--face", "3").code == 1
+    answer = run("predict", face("ben", 7), "--json", "--threshold", "0.3")
+    assert json.loads(answer.out)["faces"][0]["name"] == "ben"
+
+
+def test_a_bad_photo_among_good_ones_is_reported_and_the_others_go_in(run, fakes):
+    Path("in").mkdir()
+    Path("in/text.jpg").write_text("no picture")
+    answer = run("enroll", "ana", face("ana"), "in/text.jpg", "--json")
+    report = json.loads(answer.out)
+    assert answer.code == 3 and report["photos"] == 1 and len(report["failed"]) == 1
+
+
+@pytest.mark.parametrize("name", ["", " ", "../x", "a/b", ".hidden", "unknown", "a\nb"])
+def test_what_cannot_be_a_name_is_a_usage_error(run, fakes, name):
+    assert run("enroll", name, face("ana")).code == 2 and not GALLERY.exists()
+
+
+def test_a_face_that_stands_under_another_name_is_reported():
+    enrolled("ana", face("ana"), gate=Gate(0.3))
+    report = enrolled("Anna", face("ana", 1), gate=Gate(0.3))
+    assert report.done == 1 and "looks like ana, who is enrolled already" in report.warnings[0]
+    report = enrolled("ana", face("ben"), gate=Gate(0.3))
+    assert "does not look like ana's other photos" in report.warnings[0]
+
+
+def test_vectors_of_another_space_do_not_mix():
+    enrolled("ana", face("ana"))
+    other = FakeEmbedder(Space("facenet-128", "fake", Crop(0.3), False))
+    with pytest.raises(SpaceError):
+        enroll("ben", [face("ben")], GALLERY, detector=FakeDetector(), embedder=other, gate=None)
+
+
+def _add_many(start):
+    for i in range(10):
+        gallery.add(GALLERY, vectors({f"p{start}-{i}": 1}))
+
+
+def test_writers_at_once_lose_nothing():
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(3) as pool:
+        pool.map(_add_many, range(3))
+    assert len(load_embeddings(GALLERY).people) == 30
+
+
+def test_a_crash_while_writing_leaves_the_old_file(monkeypatch):
+    gallery.add(GALLERY, vectors({"ana": 2}))
+    before = GALLERY.read_bytes()
+    monkeypatch.setattr(np, "savez", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        gallery.add(GALLERY, vectors({"ben": 2}))
+    assert GALLERY.read_bytes() == before
+
+
+def test_the_spread_of_a_person_is_the_mean_distance_of_their_photos():
+    rows = vectors({"ana": 4})
+    (person,) = gallery.people(rows)
+    apart = np.linalg.norm(rows.vectors[:, None] - rows.vectors, axis=2)[np.triu_indices(4, 1)]
+    assert person.spread == pytest.approx(np.sqrt((apart**2).mean()), abs=1e-5)
+
+
+# --- a whole project: rename, forget ----------------------------------------------------------------
+
+
+@pytest.fixture
+def project(run, fakes):
+    """Five stages, reports and a gallery, of people called ana, ben, cleo and dora."""
+    photos(Path("raw_images"), {"ana": 5, "ben": 5, "cleo": 4, "dora": 4})
+    for words in (["detect"], ["embed"], ["train", "--svm", "--threshold", "0.5"], ["train", "--nearest"], ["show"]):
+        assert run(*words).code in (0, 3), words
+    for name in ("ana", "ben"):
+        assert run("enroll", name, face(name, 9)).code == 0
+    assert run("explain", face("ana", 4)).code == 0
+    assert run("evaluate", "classifier", "--classifier", "classifiers/svm.npz").code == 0
+    shutil.rmtree("in")
+
+
+def traces(name):
+    """Where a name is still found: paths, bytes, and every array looked into."""
+    found = []
+    for path in Path().rglob("*"):
+        if name in str(path):
+            found.append(str(path))
+        if not path.is_file():
+            continue
+        data = path.read_bytes()
+        if name.encode() in data or name.encode("utf-32-le") in data:
+            found.append(f"in {path}")
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                texts = (
+                    " ".join(map(str, arrays[key].ravel().tolist())) for key in arrays if arrays[key].dtype.kind == "U"
+                )
+                found += [f"array of {path}" for text in texts if name in text]
+    return found
+
+
+def test_forgetting_leaves_no_trace(run, project):
+    crops = {p.read_bytes() for p in Path().rglob("*.png") if "ana" in p.parts}
+    assert traces("ana") and crops
+    answer = run("forget", "ana", "--yes", "--json")
+    erased = json.loads(answer.out)
+    assert answer.code == 0 and erased["left"] == [] and len(erased["erased"]) >= 8
+    assert traces("ana") == []
+    assert not crops & {p.read_bytes() for p in Path().rglob("*.png")}
+    assert [p["name"] for p in json.loads(run("people", "--json").out)] == ["ben"]
+    for file in ("classifiers/svm.npz", "classifiers/nearest.npz"):
+        named = json.loads(run("predict", face("ana", 3), "--classifier", file, "--json").out)["faces"][0]
+        assert named["name"] is None and {n["name"] for n in named["nearest"]} == {"ben", "cleo", "dora"}
+        named = json.loads(run("predict", face("ben", 3), "--classifier", file, "--json").out)["faces"][0]
+        assert named["name"] == "ben"
+    shutil.rmtree("in")
+    shutil.rmtree("raw_images/dora")
+    for words in (["detect"], ["embed"], ["train", "--svm"]):
+        assert run(*words).code in (0, 3)
+    assert traces("ana") == []
+
+
+def test_forgetting_asks_first_and_names_what_it_did_not_make(run, project, monkeypatch):
+    Path("notes.txt").write_text("ana comes on Monday; bananas")
+    before = tree(Path())
+    answer = run("forget", "ana")
+    assert answer.code == 2 and "--yes" in answer.err and tree(Path()) == before
+    answer = run("forget", "ana", "--yes")
+    assert answer.code == 3 and "notes.txt" in answer.err and Path("notes.txt").exists()
+    assert run("forget", "nobody", "--yes").code == 1
+
+
+def test_forgetting_down_to_one_person_removes_what_cannot_be_trained(run, project):
+    for name in ("ana", "ben", "cleo"):
+        assert run("forget", name, "--yes").code == 0
+    assert not Path("classifiers/svm.npz").exists() and Path("classifiers/nearest.npz").exists()
+
+
+def test_renaming_reaches_every_file_and_the_stages_go_on_from_there(run, project):
+    assert run("rename", "ana", "ben").code == 2
+    assert run("rename", "ana", "../x").code == 2
+    assert run("rename", "nobody", "x").code == 1
+    answer = run("rename", "ana", "Ünal 李", "--json")
+    assert answer.code == 0 and json.loads(answer.out)["changed"]
+    left = [t for t in traces("ana") if "evaluation" not in t]
+    assert left == []
+    rows = load_embeddings(Path("embeddings/faces.npz"))
+    assert (rows.labels == "Ünal 李").sum() == 5 and all((Path("processed") / s).is_file() for s in rows.sources)
+    assert load_embeddings(GALLERY).people == ["ben", "Ünal 李"]
+    for file in ("classifiers/svm.npz", "classifiers/nearest.npz"):
+        named = json.loads(run("predict", face("ana", 3), "--classifier", file, "--json").out)["faces"][0]
+        assert named["name"] == "Ünal 李"
+    assert json.loads(run("embed", "--json").out)["done"] == 0
+    assert run("detect").code == 0 and run("embed").code == 0
+    assert len(load_embeddings(Path("embeddings/faces.npz"))) == 18
+
+
+def test_two_names_of_one_person_are_put_together(run, project):
+    assert run("rename", "ana", "ben", "--merge").code == 0
+    assert [t for t in traces("ana") if "evaluation" not in t] == []
+    rows = load_embeddings(Path("embeddings/faces.npz"))
+    assert (rows.labels == "ben").sum() == 10 and all((Path("processed") / s).is_file() for s in rows.sources)
+    assert len(find_images(Path("raw_images/ben"))) == 10
+    assert load_embeddings(GALLERY).people == ["ben"]
+
+
+def test_a_calibrated_gallery_keeps_its_gate(run, project):
+    rows = load_embeddings(GALLERY)
+    save_embeddings(GALLERY, replace(rows, gate=Gate(0.4, 0.1, 1e-3, (0.0005, 0.002), "x")))
+    enrolled("cleo", face("cleo"))
+    assert load_embeddings(GALLERY).gate.threshold == 0.4
+    explained = json.loads(run("explain", face("ana", 3), "--gallery", GALLERY, "--json").out)
+    assert explained["gate"]["threshold"] == 0.4 and Path(explained["picture"]).is_file()
+    assert explained["faces"][0]["quality"]["size"] == 60 and len(explained["faces"][0]["nearest"]) == 3

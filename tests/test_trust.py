@@ -1,0 +1,198 @@
+"""Thresholds that keep what they promise: calibrate, verify, and the quality that a name needs."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import CROP, FakeDetector, FakeEmbedder, vectors
+
+from facerec import metrics, weights
+from facerec.artifacts import load_embeddings
+from facerec.calibrate import calibrate
+from facerec.classify import Classifier
+from facerec.errors import DataError
+from facerec.images import crop_face, find_images
+from facerec.quality import TO_ENROLL, TO_NAME, assess
+from facerec.recognizer import Found, Recognizer
+from facerec.types import Face, Gate
+
+
+def crowd(people, each=4, noise=1.4, dim=24, seed=0):
+    """Unit vectors of people, who lie close enough for some to be mistaken."""
+    rng = np.random.default_rng(seed)
+    x = np.repeat(rng.standard_normal((people, dim)), each, axis=0)
+    x += noise * rng.standard_normal(x.shape) * np.repeat(rng.uniform(0.2, 0.5, (people, 1)), each, axis=0)
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    return x, np.array([f"s{seed}p{i}" for i in range(people)]).repeat(each)
+
+
+# --- calibrate -----------------------------------------------------------------------------------
+
+
+def test_a_threshold_keeps_its_rate_on_other_people():
+    chosen = calibrate(*crowd(150), *crowd(150, seed=1), fmr=0.01, fpir=0.02)
+    low, high = chosen.gate.fmr_interval
+    assert 0 < low < 0.01 < high and chosen.gate.fmr == 0.01
+    (a, _), (b, _) = crowd(600, seed=2), crowd(600, seed=3)
+    measured = (metrics.distances(a, b) <= chosen.gate.threshold).mean()
+    assert low <= measured <= high
+    assert chosen.fpir <= 0.02 and chosen.fpir_interval[0] <= chosen.fpir <= chosen.fpir_interval[1]
+    assert chosen.comparisons == 600 * 600 + 600 * 599 // 2 - 150 * 6 and len(chosen.genuine) == 150 * 6
+
+
+def test_the_interval_of_a_false_match_rate_covers():
+    truth = (metrics.distances(crowd(1500, 2, seed=9)[0], crowd(1500, 2, seed=8)[0]) <= 1.05).mean()
+    covered = []
+    for seed in range(60):
+        x, who = crowd(50, 3, seed=100 + seed)
+        _, owner = np.unique(who, return_inverse=True)
+        first, second = np.nonzero(np.triu(owner[:, None] != owner))
+        false, trials = np.zeros((50, 50), int), np.zeros((50, 50), int)
+        np.add.at(trials, (owner[first], owner[second]), 1)
+        np.add.at(false, (owner[first], owner[second]), metrics.distance(x[first], x[second]) <= 1.05)
+        low, high = metrics.fmr_interval(false, trials, np.random.default_rng(seed))
+        covered.append(low <= truth <= high)
+    assert 0.85 <= np.mean(covered) <= 1
+
+
+@pytest.mark.parametrize(
+    ("people", "strangers", "message"),
+    [
+        (3, 3, "not enough data for a false-match rate of 0.001: .*at least 3,000 are needed"),
+        (60, 3, "not enough data for a false-positive rate"),
+    ],
+)
+def test_what_the_data_cannot_carry_is_said(people, strangers, message):
+    with pytest.raises(DataError, match=message):
+        calibrate(*crowd(people), *crowd(strangers, seed=1), fmr=0.001, fpir=0.01)
+
+
+def test_too_few_people_are_not_hidden_behind_many_photos():
+    with pytest.raises(DataError, match="not enough people"):
+        calibrate(*crowd(2, 60), *crowd(3, 60, seed=1), fmr=0.001, fpir=0.5)
+
+
+@pytest.mark.real
+def test_a_gallery_is_calibrated_and_the_gate_used_everywhere(tmp_path, monkeypatch, run, samples):
+    monkeypatch.chdir(tmp_path)
+    people = sorted(p.name for p in (samples / "train").iterdir())
+    for name in people[:3]:
+        assert run("enroll", name, samples / "train" / name, "--force").code in (0, 3)
+    for name in people[2:]:  # one of them is enrolled: no stranger
+        (tmp_path / "strangers").mkdir(exist_ok=True)
+        (tmp_path / "strangers" / name).symlink_to(samples / "train" / name)
+    options = ["--strangers", "strangers", "--fmr", "0.05", "--fpir", "0.2"]
+    answer = run("calibrate", *options, "--json")
+    assert answer.code == 0, answer.err
+    body = json.loads(answer.out)
+    assert body["gate"]["fmr"] == 0.05 and body["left_out"] >= 1 and "is in the gallery" in answer.err
+    assert cv2.imread(body["plot"]) is not None
+    threshold = body["gate"]["threshold"]
+    assert load_embeddings(Path("embeddings/gallery.npz")).gate.threshold == threshold
+    a, b, *_ = find_images(samples / "val" / people[0])
+    assert json.loads(run("verify", a, b, "--json").out)["threshold"] == threshold
+    assert "calibrated" in run("people").out
+    assert run("calibrate", "--strangers", "strangers").code == 1  # 0.001 is more than they can carry
+    assert load_embeddings(Path("embeddings/gallery.npz")).gate.threshold == threshold
+
+
+# --- verify --------------------------------------------------------------------------------------
+
+
+def test_the_false_match_rate_of_a_distance():
+    at = weights.false_match_rate
+    assert at("facenet-128", weights.gate("facenet-128").threshold) == pytest.approx(1e-3, rel=0.01)
+    rates = [at("facenet-128", d) for d in np.linspace(0, 2, 41)]
+    assert rates == sorted(rates) and rates[0] == pytest.approx(1e-5) and rates[-1] == pytest.approx(0.1)
+    assert at("other", 1.0) is None
+
+
+@pytest.mark.real
+def test_two_photos_are_compared(tmp_path, monkeypatch, run, samples):
+    monkeypatch.chdir(tmp_path)
+    a, b, *_ = find_images(samples / "val" / "ben_afflek")
+    c = find_images(samples / "val" / "madonna")[0]
+    same, other = (run("verify", a, x, "--json", "--exit-code") for x in (b, c))
+    assert (same.code, other.code) == (0, 1)
+    same, other = json.loads(same.out), json.loads(other.out)
+    assert same["same"] and not other["same"] and same["distance"] < same["threshold"] < other["distance"]
+    assert same["fmr"] == 1e-3 and same["fmr_at_distance"] < 1e-3 < other["fmr_at_distance"]
+    assert "the same person: distance" in run("verify", a, b).out
+    assert run("verify", a, c).code == 0
+    strict = json.loads(run("verify", a, b, "--threshold", same["distance"] - 0.05, "--json").out)
+    assert not strict["same"] and strict["fmr"] < 1e-3
+    empty = tmp_path / "empty.png"
+    cv2.imwrite(str(empty), np.full((200, 200, 3), 90, np.uint8))
+    answer = run("verify", a, empty)
+    assert answer.code == 1 and "empty.png: no face found" in answer.err
+    assert run("verify", a, tmp_path / "none.jpg").code == 1
+
+
+# --- quality -------------------------------------------------------------------------------------
+
+
+def turned(yaw=0.0, pitch=0.5, roll=0.0, size=80.0):
+    """A face with keypoints as seen."""
+    points = np.array([(-0.5, 0), (0.5, 0), (yaw, pitch), (-0.4, 1), (0.4, 1)])
+    angle = np.radians(roll)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return Face((0, 0, size, size + 5), 0.99, 40 * points @ turn.T + 60)
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (160, 160, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("face", "crop", "problem"),
+    [
+        (turned(), NOISE, None),
+        (turned(size=39), NOISE, "too small: 39 pixels"),
+        (turned(), np.full_like(NOISE, 90), "blurred"),
+        (turned(yaw=-0.6), NOISE, "turned to the side (viewer's left)"),
+        (turned(yaw=0.6), NOISE, "turned to the side (viewer's right)"),
+        (turned(pitch=0.1), NOISE, "looking up"),
+        (turned(pitch=0.95), NOISE, "looking down"),
+        (turned(roll=40), NOISE, "tilted by 40 degrees"),
+        (Face((0, 0, 90, 90), 0.5), NOISE, "not clearly a face"),
+    ],
+)
+def test_what_is_wrong_with_a_face_is_said(face, crop, problem):
+    quality = assess(face, crop)
+    found = quality.problems(TO_ENROLL)
+    assert (not found) if problem is None else (len(found) == 1 and problem in found[0])
+    assert 0 <= quality.score <= 1
+
+
+def test_angles_do_not_depend_on_the_roll_or_size_of_a_face():
+    straight, rolled = assess(turned(0.2, 0.6), NOISE), assess(turned(0.2, 0.6, roll=25), NOISE)
+    assert (rolled.yaw, rolled.pitch) == (pytest.approx(straight.yaw), pytest.approx(straight.pitch))
+    assert rolled.roll == pytest.approx(25) and straight.yaw == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("size", "crop", "reason"), [(10, NOISE, "too small"), (90, NOISE * 0 + 9, "blurred")])
+def test_a_face_too_small_or_blurred_gets_no_name(size, crop, reason):
+    photos = vectors({"ana": 2, "ben": 2})
+    recognizer = Recognizer(FakeDetector(), FakeEmbedder(), Classifier.of_gallery("nearest", photos, Gate(1.0)))
+    good = recognizer.decide(Found([turned(size=90)], NOISE[None], photos.vectors[:1]))
+    bad = recognizer.decide(Found([turned(size=size)], crop[None], photos.vectors[:1]))
+    assert good[0].name == "ana" and bad[0].name is None and bad[0].candidate == "ana"
+    assert bad[0].reason.startswith(reason) and TO_NAME.size < TO_ENROLL.size
+
+
+@pytest.mark.real
+def test_a_portrait_is_good_and_its_blurred_copy_is_not(astronaut, detector):
+    (face, *_) = detector.detect(astronaut)
+    assert assess(face, crop_face(astronaut, face, CROP, 160)).problems(TO_ENROLL) == []
+    smeared = cv2.GaussianBlur(astronaut, (0, 0), 12)
+    assert "blurred" in " ".join(assess(face, crop_face(smeared, face, CROP, 160)).problems(TO_NAME))
+
+
+def test_files_are_for_their_owner_only(tmp_path, monkeypatch, run, fakes):
+    from test_gallery import face
+
+    monkeypatch.chdir(tmp_path)
+    run("enroll", "ana", face("ana"))
+    for path in Path("embeddings").rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
