@@ -52,7 +52,9 @@ def calibrate(
 ) -> Calibration:
     """Chooses the threshold for a false-match rate of pairs, and the margin for a false-positive rate of searches.
 
-    Impostor comparisons are those of the gallery with the strangers, and those of different people in it.
+    Impostor comparisons are those of the gallery with the strangers, and those of different people in it. Each
+    pair of people counts once in the false-match rate, however many photos they have: otherwise one person
+    who stands under two names would decide alone.
 
     Args:
         vectors: (n, d) unit rows, the gallery.
@@ -89,18 +91,15 @@ def calibrate(
             f"not enough data for a false-positive rate of {fpir:g}: {len(strangers):,} photos of strangers",
             f"at least {3 / fpir:,.0f} are needed: add some with --strangers FOLDER, or ask for a larger --fpir",
         )
-    threshold = metrics.threshold_at_fmr(impostor, fmr)
-
-    # people of both sides in one square: a person of the gallery is compared with others of it and with strangers
+    # people of both sides are numbered in one row: those of the gallery meet one another and the strangers
     n, total = int(owner.max()) + 1, int(owner.max()) + 1 + int(stranger.max()) + 1
-    false, trials = np.zeros((total, total), int), np.zeros((total, total), int)
-    for apart, a, b in (
-        (outside.ravel(), np.repeat(owner, len(strangers)), n + np.tile(stranger, len(rows))),
-        (inside[upper & other], *(owner[side] for side in np.nonzero(upper & other))),
-    ):
-        np.add.at(trials, (a, b), 1)
-        np.add.at(false, (a, b), apart <= threshold)
-    interval = metrics.fmr_interval(false, trials, rng)
+    pairs = [
+        (np.repeat(owner, len(strangers)), n + np.tile(stranger, len(rows))),
+        tuple(owner[side] for side in np.nonzero(upper & other)),
+    ]
+    first, second = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    threshold = metrics.threshold_by_people(impostor, first, second, fmr)
+    _, interval = metrics.fmr_by_people(impostor, first, second, threshold, rng)
     if interval[0] == 0:
         raise DataError(
             f"not enough people for a false-match rate of {fmr:g}: of {n} in the gallery and {total - n} strangers, "

@@ -240,24 +240,57 @@ def share_by_person(hit: Bools, who: npt.NDArray[Any], rng: np.random.Generator)
     return float(hit.mean()), (float(low), float(high))
 
 
-def fmr_interval(
-    false: npt.NDArray[np.integer], trials: npt.NDArray[np.integer], rng: np.random.Generator
-) -> tuple[float, float]:
-    """95 % interval of a false-match rate, by drawing people with replacement.
+def _weights(first: npt.NDArray[np.integer], second: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """(n,) weights with which each pair of people counts once."""
+    _, pair, times = np.unique(
+        np.minimum(first, second).astype(np.int64) << 32 | np.maximum(first, second),
+        return_inverse=True,
+        return_counts=True,
+    )
+    return 1 / times[pair]
 
-    Bolle et al. 2004, as in `share_by_person`; the comparisons of two people count as often as both came.
+
+def threshold_by_people(
+    impostors: Distances, first: npt.NDArray[np.integer], second: npt.NDArray[np.integer], fmr: float
+) -> float:
+    """The largest distance at which at most a share `fmr` is accepted, each pair of people counting once.
 
     Args:
-        false: (p, p) false matches between the photos of two people.
-        trials: (p, p) comparisons between them, each on one side of the diagonal only.
-        rng: draws.
+        impostors: (n,) distances of photos of different people.
+        first: (n,) numbers of the people on one side.
+        second: (n,) on the other.
+        fmr: share that may be accepted.
     """
+    weight = _weights(first, second)
+    order = np.argsort(impostors, kind="stable")
+    share = np.cumsum(weight[order]) / weight.sum()
+    over = int(np.searchsorted(share, fmr, side="right"))
+    return float(np.nextafter(impostors[order[over]], -np.inf)) if over < len(order) else float(impostors.max())
+
+
+def fmr_by_people(
+    impostors: Distances,
+    first: npt.NDArray[np.integer],
+    second: npt.NDArray[np.integer],
+    threshold: float,
+    rng: np.random.Generator,
+) -> tuple[float, tuple[float, float]]:
+    """False-match rate, each pair of people counting once, and its 95 % interval by drawing people with replacement.
+
+    Bolle et al. 2004, as in `share_by_person`; a pair of people counts as often as both came. The arguments are
+    those of `threshold_by_people`.
+    """
+    weight = _weights(first, second)
+    size = int(max(first.max(), second.max())) + 1
+    false, trials = np.zeros((size, size)), np.zeros((size, size))
+    np.add.at(trials, (first, second), weight)
+    np.add.at(false, (first, second), weight * (impostors <= threshold))
     rates = []
-    for times in rng.multinomial(len(trials), np.full(len(trials), 1 / len(trials)), size=BOOTSTRAPS):
+    for times in rng.multinomial(size, np.full(size, 1 / size), size=BOOTSTRAPS):
         if total := times @ trials @ times:
             rates.append(float(times @ false @ times / total))
     low, high = np.quantile(rates, (0.025, 0.975))
-    return float(low), float(high)
+    return float(false.sum() / trials.sum()), (float(low), float(high))
 
 
 def margin_at_fpir(lead: Distances, who: npt.NDArray[Any], fpir: float, rng: np.random.Generator) -> float:

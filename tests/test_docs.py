@@ -37,7 +37,7 @@ def test_links_lead_somewhere(document):
 
 
 @pytest.mark.real
-def test_every_command_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+def test_every_command_of_the_readme_runs(tmp_path, monkeypatch, capsys, astronaut):
     people = sorted((weights.samples() / "train").iterdir())[:3]
     monkeypatch.chdir(tmp_path)
     for person in people:
@@ -48,6 +48,7 @@ def test_every_command_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     for person in (weights.samples() / "train").iterdir():
         shutil.copytree(person, Path("photos") / person.name)
     shutil.copy(find_images(people[0])[0], "img.jpg")
+    cv2.imwrite("ana.jpg", astronaut[..., ::-1])
     shutil.copy(f"videos/{people[0].name}.mp4", "party.mp4")
 
     camera = cv2.VideoCapture

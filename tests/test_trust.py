@@ -49,12 +49,20 @@ def test_the_interval_of_a_false_match_rate_covers():
         x, who = crowd(50, 3, seed=100 + seed)
         _, owner = np.unique(who, return_inverse=True)
         first, second = np.nonzero(np.triu(owner[:, None] != owner))
-        false, trials = np.zeros((50, 50), int), np.zeros((50, 50), int)
-        np.add.at(trials, (owner[first], owner[second]), 1)
-        np.add.at(false, (owner[first], owner[second]), metrics.distance(x[first], x[second]) <= 1.05)
-        low, high = metrics.fmr_interval(false, trials, np.random.default_rng(seed))
+        apart = metrics.distance(x[first], x[second])
+        _, (low, high) = metrics.fmr_by_people(apart, owner[first], owner[second], 1.05, np.random.default_rng(seed))
         covered.append(low <= truth <= high)
     assert 0.85 <= np.mean(covered) <= 1
+
+
+def test_a_pair_of_people_counts_once_however_many_photos_they_have():
+    # people 0 and 1 have four comparisons, all close; 0 and 2, 1 and 2 have one each
+    apart = np.array([0.1, 0.2, 0.1, 0.2, 1.0, 1.5])
+    first, second = np.array([0, 1, 0, 1, 2, 1]), np.array([1, 0, 1, 0, 0, 2])
+    rate, _ = metrics.fmr_by_people(apart, first, second, 0.15, np.random.default_rng(0))
+    assert rate == pytest.approx(1 / 6)
+    assert metrics.threshold_by_people(apart, first, second, 0.34) == pytest.approx(1.0)
+    assert metrics.threshold_by_people(apart, first, second, 0.1) < 0.1
 
 
 @pytest.mark.parametrize(

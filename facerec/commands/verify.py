@@ -13,7 +13,7 @@ from facerec.errors import DataError, Exit, FacerecError, InputError
 HELP = "two photos: is the largest face of each the same person, and how sure is that"
 EXAMPLES = """\
 facerec verify a.jpg b.jpg
-facerec verify a.jpg b.jpg --exit-code && echo "the same person"
+facerec verify a.jpg b.jpg --exit-code         for scripts: 1 where they are different people
 facerec verify a.jpg b.jpg --threshold 0.8 --json"""
 
 
