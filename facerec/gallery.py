@@ -21,6 +21,8 @@ from facerec.types import Embeddings, Space
 
 WAIT = 60.0  # seconds that a writer waits for another one
 
+Pairs = tuple[tuple[str, str], ...]
+
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
@@ -80,7 +82,8 @@ def rename(path: Path, old: str, new: str) -> int:
         labels = gallery.labels.astype(object)
         labels[rows] = new
         failures = tuple(replace(f, label=new) if f.label == old else f for f in gallery.failures)
-        save_embeddings(path, replace(gallery, labels=labels.astype(np.str_), failures=failures))
+        pairs = lookalikes_renamed(gallery.lookalikes, old, new)
+        save_embeddings(path, replace(gallery, labels=labels.astype(np.str_), failures=failures, lookalikes=pairs))
     return int(rows.sum())
 
 
@@ -94,15 +97,51 @@ def forget(path: Path, name: str) -> int:
         gallery = load_embeddings(path)
         keep = gallery.labels != name
         failures = tuple(f for f in gallery.failures if f.label != name)
-        if keep.all() and failures == gallery.failures:
+        pairs = tuple(pair for pair in gallery.lookalikes if name not in pair)
+        if keep.all() and failures == gallery.failures and pairs == gallery.lookalikes:
             return 0
-        rest = replace(gallery[keep], failures=failures)
+        rest = replace(gallery[keep], failures=failures, lookalikes=pairs)
         # strings as short as the rest allows: nothing of the name's length is left either
         arrays: dict[str, Any] = {
             f: np.array(getattr(rest, f).tolist(), np.str_) for f in ("labels", "sources", "splits", "digests")
         }
         save_embeddings(path, replace(rest, **arrays))
     return int((~keep).sum())
+
+
+def lookalikes_renamed(pairs: Pairs, old: str, new: str) -> Pairs:
+    """Declared pairs when a person gets another name; a pair that becomes one person is none."""
+    named = (tuple(sorted(new if name == old else name for name in pair)) for pair in pairs)
+    return tuple(sorted({(a, b) for a, b in named if a != b}))
+
+
+def tell_apart(path: Path, first: str, second: str, *, withdraw: bool = False) -> Embeddings:
+    """Declares that two people who look alike are two, or withdraws it; returns the gallery as it is now.
+
+    Raises:
+        ArtifactError: no such file.
+        DataError: nobody of one of the names, the same name twice, or a pair to withdraw that was never declared.
+    """
+    with locked(path):
+        gallery = load_embeddings(path)
+        pair = (min(first, second), max(first, second))
+        pairs = set(gallery.lookalikes)
+        if withdraw:
+            if pair not in pairs:
+                declared = ", ".join(f"{a} and {b}" for a, b in gallery.lookalikes)
+                raise DataError(
+                    f"{first} and {second} are not declared look-alikes", f"declared: {declared or 'nobody'}"
+                )
+            pairs.remove(pair)
+        else:
+            for name in pair:
+                require_person(gallery, name, path)
+            if first == second:
+                raise DataError(f"{first} is one name", "look-alikes are two people")
+            pairs.add(pair)
+        gallery = replace(gallery, lookalikes=tuple(sorted(pairs)))
+        save_embeddings(path, gallery)
+    return gallery
 
 
 def require_person(gallery: Embeddings, name: str, path: Path) -> np.ndarray:
