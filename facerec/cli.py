@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from facerec import __version__
-from facerec.commands import detect, embed, evaluate, extract, live, models, predict, show, train
+from facerec.commands import audit, detect, embed, evaluate, extract, live, models, predict, show, train
 from facerec.errors import Exit, FacerecError, UsageError
 
 COMMANDS = {
@@ -23,6 +23,7 @@ COMMANDS = {
     "train": train,
     "predict": predict,
     "live": live,
+    "audit": audit,
     "evaluate": evaluate,
     "models": models,
 }

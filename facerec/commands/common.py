@@ -23,6 +23,7 @@ log = logging.getLogger("facerec")
 
 RAW, PROCESSED = Path("raw_images"), Path("processed")
 EMBEDDINGS, CLASSIFIERS = Path("embeddings/faces.npz"), Path("classifiers")
+GALLERY = Path("embeddings/gallery.npz")
 
 
 def positive(text: str) -> int:
