@@ -344,6 +344,7 @@ def embeddings_parts(embeddings: Embeddings) -> tuple[dict[str, Any], dict[str, 
         "detector": embeddings.detector,
         "failures": [asdict(f) for f in embeddings.failures],
         "gate": embeddings.gate and embeddings.gate.to_json(),
+        "lookalikes": embeddings.lookalikes,
     }
     return header, {name: getattr(embeddings, name) for name in EMBEDDINGS}
 
@@ -357,6 +358,7 @@ def embeddings_from(path: Path, header: dict[str, Any], arrays: dict[str, np.nda
             detector=header["detector"],
             failures=tuple(Failure(**f) for f in header["failures"]),
             gate=header["gate"] and Gate.from_json(header["gate"]),
+            lookalikes=tuple((str(a), str(b)) for a, b in header.get("lookalikes", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{path} is damaged ({error})", cure) from None

@@ -24,6 +24,7 @@ KINDS = ("svm", "knn", "nearest")
 FOLDS = 5
 NEIGHBOURS = 5
 NEAREST = 3  # people that a decision names as the closest ones
+LOOKALIKE = 0.1  # added to the gate's margin between declared look-alikes
 
 Distances = npt.NDArray[np.floating]
 Scores = npt.NDArray[np.floating]
@@ -168,6 +169,9 @@ class Classifier:
         self.people = photos.people
         self.gate = gate
         self._by_person = PerPerson(photos.vectors, photos.labels)
+        number = {name: k for k, name in enumerate(self.people)}
+        pairs = [(number[a], number[b]) for a, b in photos.lookalikes if {a, b} <= number.keys()]
+        self._lookalikes = [[b if a == k else a for a, b in pairs if k in (a, b)] for k in range(len(number))]
 
     @classmethod
     def train(cls, kind: str, photos: Embeddings, gate: Gate) -> Classifier:
@@ -201,7 +205,8 @@ class Classifier:
         """Unit rows (n, d) → n answers.
 
         The model picks the candidate; the name is given if the gate lets it pass: the closest of the
-        candidate's photos is near enough, and everybody else's are further away by the margin.
+        candidate's photos is near enough, and everybody else's are further away by the margin (declared look-alikes'
+        by `LOOKALIKE` more: true twins, closer than that to one another, are hardly ever named).
         """
         if len(vectors) == 0:
             return []
@@ -225,12 +230,14 @@ class Classifier:
             return (
                 f"too far from everyone: {apart[first]:.2f} from {self.people[first]}, threshold {gate.threshold:.2f}"
             )
-        other = next((i for i in order if i != k), k)
-        between = f"between {candidate} ({apart[k]:.2f}) and {self.people[other]} ({apart[other]:.2f})"
-        if apart[k] > gate.threshold:
-            return f"{between}: threshold {gate.threshold:.2f}"
-        if gate.margin and other != k and apart[other] - apart[k] < gate.margin:
-            return f"{between}: they must be {gate.margin:.2f} apart"
+        rivals = [(i, gate.margin) for i in order if i != k and (gate.margin or apart[k] > gate.threshold)][:1]
+        rivals += [(i, gate.margin + LOOKALIKE) for i in self._lookalikes[k]]
+        for other, margin in rivals:
+            between = f"between {candidate} ({apart[k]:.2f}) and {self.people[other]} ({apart[other]:.2f})"
+            if apart[k] > gate.threshold:
+                return f"{between}: threshold {gate.threshold:.2f}"
+            if apart[other] - apart[k] < margin:
+                return f"{between}: they must be {margin:.2f} apart"
         return ""
 
     def _probability(self, scores: Scores, k: int) -> float | None:

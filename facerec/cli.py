@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from facerec import __version__
 from facerec.commands import (
+    audit,
     calibrate,
     detect,
     embed,
@@ -46,6 +47,7 @@ COMMANDS = {
     "people": people,
     "rename": rename,
     "forget": forget,
+    "audit": audit,
     "calibrate": calibrate,
     "evaluate": evaluate,
     "models": models,

@@ -16,10 +16,12 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from facerec.artifacts import load_embeddings, make_folder, save_embeddings
-from facerec.errors import ArtifactError
+from facerec.errors import ArtifactError, DataError
 from facerec.types import Embeddings, Space
 
 WAIT = 60.0  # seconds that a writer waits for another one
+
+Pairs = tuple[tuple[str, str], ...]
 
 
 @contextlib.contextmanager
@@ -91,7 +93,8 @@ def without(rows: Embeddings, name: str) -> Embeddings:
     """Everybody but one person; strings become as short as the rest allows, so that not even a length is left."""
     rest = rows[rows.labels != name]
     arrays: dict[str, Any] = {f: np.array(getattr(rest, f).tolist(), np.str_) for f in ("labels", "sources", "splits")}
-    return replace(rest, **arrays, failures=tuple(f for f in rows.failures if f.label != name))
+    failures = tuple(f for f in rows.failures if f.label != name)
+    return replace(rest, **arrays, failures=failures, lookalikes=tuple(p for p in rows.lookalikes if name not in p))
 
 
 def forget(path: Path, name: str) -> None:
@@ -102,6 +105,49 @@ def forget(path: Path, name: str) -> None:
     """
     with edited(path) as edit:
         edit.rows = without(edit.rows, name)
+
+
+def lookalikes_renamed(pairs: Pairs, old: str, new: str) -> Pairs:
+    """Declared pairs when a person gets another name; a pair that becomes one person is none."""
+    named = (tuple(sorted(new if name == old else name for name in pair)) for pair in pairs)
+    return tuple(sorted({(a, b) for a, b in named if a != b}))
+
+
+def tell_apart(path: Path, first: str, second: str, *, withdraw: bool = False) -> Embeddings:
+    """Declares that two people who look alike are two, or withdraws it; returns the gallery as it is now.
+
+    Raises:
+        ArtifactError: no such file.
+        DataError: nobody of one of the names, the same name twice, or a pair to withdraw that was never declared.
+    """
+    with edited(path) as edit:
+        pair = (min(first, second), max(first, second))
+        pairs = set(edit.rows.lookalikes)
+        if withdraw:
+            if pair not in pairs:
+                declared = ", ".join(f"{a} and {b}" for a, b in sorted(pairs))
+                raise DataError(
+                    f"{first} and {second} are not declared look-alikes", f"declared: {declared or 'nobody'}"
+                )
+            pairs.remove(pair)
+        else:
+            for name in pair:
+                require_person(edit.rows, name, path)
+            if first == second:
+                raise DataError(f"{first} is one name", "look-alikes are two people")
+            pairs.add(pair)
+        edit.rows = replace(edit.rows, lookalikes=tuple(sorted(pairs)))
+    return edit.rows
+
+
+def require_person(gallery: Embeddings, name: str, path: Path) -> np.ndarray:
+    """(n,) which rows are a person's, or a `DataError` that lists who there is."""
+    rows = gallery.labels == name
+    if not rows.any():
+        people = gallery.people
+        there = ", ".join(people[:10]) + (f" and {len(people) - 10} more" if len(people) > 10 else "")
+        raise DataError(f"{path} holds nobody called {name!r}", f"it holds {there or 'nobody'}")
+    return rows
 
 
 @dataclass(frozen=True)

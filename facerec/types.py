@@ -193,6 +193,7 @@ class Embeddings:
         detector: the detector that found the faces.
         failures: photos of these people in which no face was found.
         gate: what was calibrated for them; None for the model's own.
+        lookalikes: pairs of names, each in order, that were declared to be two people.
 
     Raises:
         ValueError: lengths differ, a vector is not of length 1, or a type is wrong.
@@ -209,6 +210,7 @@ class Embeddings:
     gate: Gate | None = None
     quality: FloatArray = None  # type: ignore[assignment]
     added: StrArray = None  # type: ignore[assignment]
+    lookalikes: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.vectors)
@@ -231,7 +233,7 @@ class Embeddings:
         return replace(self, **{name: getattr(self, name)[rows] for name in ("vectors", *ROWS)})
 
     def __add__(self, other: Embeddings) -> Embeddings:
-        """The rows of both; everything else is the first one's, but for the failures of both.
+        """The rows of both; everything else is the first one's, but for the failures and look-alikes of both.
 
         Raises:
             SpaceError: they live in different spaces.
@@ -240,7 +242,8 @@ class Embeddings:
         rows: dict[str, Any] = {
             name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in ("vectors", *ROWS)
         }
-        return replace(self, **rows, failures=self.failures + other.failures)
+        lookalikes = tuple(sorted({*self.lookalikes, *other.lookalikes}))
+        return replace(self, **rows, failures=self.failures + other.failures, lookalikes=lookalikes)
 
     @property
     def people(self) -> list[str]:

@@ -75,7 +75,7 @@ def embed(
         raise ArtifactError(f"{inputs} holds {crop}, the embedder takes {embedder.space.crop}", "run `facerec detect`")
     report = StageReport("embed", output)
     partial = output.with_name(f".{output.stem}.partial.npz")
-    known, gate = _known([output, partial], embedder)
+    known, gate, lookalikes = _known([output, partial], embedder)
     known = {} if force else known
 
     faces: dict[str, tuple[str, str]] = {}
@@ -108,6 +108,7 @@ def embed(
             tuple(missed.values()),
             gate,
             quality[:n],
+            lookalikes=lookalikes,
         )
 
     batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
@@ -175,10 +176,12 @@ def _read(inputs: Path, paths: Sequence[str], known: dict[str, Any], size: int) 
     return batch
 
 
-def _known(files: Sequence[Path], embedder: Embedder) -> tuple[dict[str, Any], Gate | None]:
-    """Digest → (vector, quality) of what earlier runs embedded in the same space, and the gate for it."""
+def _known(
+    files: Sequence[Path], embedder: Embedder
+) -> tuple[dict[str, Any], Gate | None, tuple[tuple[str, str], ...]]:
+    """Digest → (vector, quality) of what earlier runs embedded in the same space, the gate for it, and look-alikes."""
     known: dict[str, Any] = {}
-    gate = None
+    gate, lookalikes = None, None
     for file in files:
         if not file.exists():
             continue
@@ -186,10 +189,11 @@ def _known(files: Sequence[Path], embedder: Embedder) -> tuple[dict[str, Any], G
             earlier = load_embeddings(file)
         except ArtifactError:
             continue  # damaged or foreign: it is made again
+        lookalikes = earlier.lookalikes if lookalikes is None else lookalikes  # of the people, in whatever space
         if earlier.space == embedder.space:
             known.update(zip(earlier.digests.tolist(), zip(earlier.vectors, earlier.quality, strict=True), strict=True))
             gate = gate or earlier.gate
-    return known, gate
+    return known, gate, lookalikes or ()
 
 
 def _same(output: Path, result: Embeddings) -> bool:

@@ -244,7 +244,8 @@ def _renamed(rows: Embeddings, old: str, new: str, moved: dict[Path, Path], base
         replace(f, label=new, source=_swap(Path(f.source), old, new).as_posix()) if f.label == old else f
         for f in rows.failures
     )
-    return replace(rows, labels=labels, sources=sources, failures=failures)
+    pairs = galleries.lookalikes_renamed(rows.lookalikes, old, new)
+    return replace(rows, labels=labels, sources=sources, failures=failures, lookalikes=pairs)
 
 
 def _rewrite(folder: Path, records: list[Record], old: str, new: str, moved: dict[Path, Path]) -> None:

@@ -1,0 +1,164 @@
+"""facerec audit"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from facerec.commands import common
+from facerec.errors import Exit, UsageError
+
+if TYPE_CHECKING:
+    from facerec.audit import Finding
+    from facerec.draw import Colour
+    from facerec.types import Embeddings, Image
+
+HELP = "labels that look wrong: one person under two names, two under one, stray and doubled photos"
+EXAMPLES = """\
+facerec audit                           embeddings/gallery.npz, or else embeddings/faces.npz
+facerec audit embeddings/faces.npz --photos 5
+facerec audit --lookalikes Ana Bea      Ana is not Bea: not reported again, and a wider margin between them
+facerec audit --not-lookalikes Ana Bea  withdraws it"""
+
+_COLUMNS, _SHOWN, _LISTED = 8, 25, 4  # tiles and findings of the sheet; photos named in the text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument("file", nargs="?", type=Path, help=f"default: {common.GALLERY}, or else {common.EMBEDDINGS}")
+    parser.add_argument("--photos", type=common.positive, default=3, metavar="N", help="needed (default: %(default)s)")
+    parser.add_argument(
+        "--threshold", type=common.distance, metavar="D", help="of one person's photos (default: the gate's)"
+    )
+    parser.add_argument("--processed", type=Path, default=common.PROCESSED, help="crops (default: %(default)s)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("audit/contact_sheet.png"), help="of the photos (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    pair = parser.add_mutually_exclusive_group()
+    pair.add_argument("--lookalikes", nargs=2, metavar=("A", "B"), help="declare that A is not B, and do no more")
+    pair.add_argument("--not-lookalikes", nargs=2, metavar=("A", "B"), help="withdraw that, and do no more")
+
+
+def run(args: argparse.Namespace) -> Exit:
+    """Prints the findings and draws their photos; or declares look-alikes."""
+    from facerec.artifacts import load_embeddings
+    from facerec.audit import audit
+    from facerec.stages.train import default_gate
+
+    path = args.file or (common.GALLERY if common.GALLERY.exists() else common.EMBEDDINGS)
+    if pair := args.lookalikes or args.not_lookalikes:
+        return _declare(path, *pair, withdraw=args.lookalikes is None, as_json=args.json)
+    if args.output.suffix.lower() not in (".png", ".jpg"):
+        raise UsageError(f"{args.output} is no .png or .jpg", "choose another --output")
+    embeddings = load_embeddings(path)
+    threshold = default_gate(embeddings, args.threshold).threshold
+    findings = audit(embeddings, threshold, args.photos)
+    missing = _draw(findings, embeddings, [args.processed, path.parent], args.output)
+    drawn = missing is not None
+    if args.json:
+        report = {
+            "file": str(path),
+            "photos": len(embeddings),
+            "people": len(embeddings.people),
+            "threshold": threshold,
+            "findings": [finding.to_json(embeddings) for finding in findings],
+            "lookalikes": embeddings.lookalikes,
+            "sheet": str(args.output) if drawn else None,
+            "missing_pictures": missing or [],
+        }
+        common.print_json(report)
+        return Exit.OK
+    _print(findings, embeddings)
+    count = f"{len(findings)} finding{'' if len(findings) == 1 else 's'}"
+    print(f"audit: {count} in {len(embeddings)} photos of {len(embeddings.people)} people ({path})")
+    if embeddings.lookalikes:
+        print("  declared look-alikes: " + "; ".join(f"{a} and {b}" for a, b in embeddings.lookalikes))
+    if missing:
+        print(f"  {len(missing)} pictures are missing, the first is {missing[0]}; --processed names their folder")
+    if drawn:
+        print(f"  {args.output}")
+    return Exit.OK
+
+
+def _declare(path: Path, first: str, second: str, *, withdraw: bool, as_json: bool) -> Exit:
+    from facerec.gallery import tell_apart
+
+    pairs = tell_apart(path, first, second, withdraw=withdraw).lookalikes
+    if as_json:
+        common.print_json({"file": str(path), "lookalikes": pairs})
+    else:
+        verb = "no longer declared look-alikes" if withdraw else "declared look-alikes: they are two people"
+        print(f"audit: {first} and {second} are {verb} ({path})")
+        print(f"  declared: {'; '.join(f'{a} and {b}' for a, b in pairs) or 'nobody'}")
+        print("  a classifier knows it after the next `facerec train`")
+    return Exit.OK
+
+
+def _print(findings: list[Finding], embeddings: Embeddings) -> None:
+    """By kind, numbered as on the contact sheet."""
+    kind = ""
+    for number, finding in enumerate(findings, 1):
+        if finding.kind != kind:
+            kind = finding.kind
+            print(f"{kind} ({sum(f.kind == kind for f in findings)})")
+        print(f"  {number}. {finding.text}: {finding.advice}")
+        for group in finding.photos:
+            names = [str(embeddings.sources[i]) for i in group[:_LISTED]]
+            more = f" and {len(group) - _LISTED} more" if len(group) > _LISTED else ""
+            print(f"       {', '.join(names)}{more}")
+
+
+def _draw(findings: list[Finding], embeddings: Embeddings, folders: list[Path], output: Path) -> list[str] | None:
+    """Draws a row of photos a finding; returns which pictures could not be read, or None if there is no sheet."""
+    from facerec.artifacts import write_image
+    from facerec.audit import KINDS
+    from facerec.draw import contact_sheet
+
+    shown = [(number, f) for number, f in enumerate(findings, 1) if f.kind != KINDS[-1]]
+    if not shown:
+        return None
+    missing: list[str] = []
+    tiles = [tile for number, finding in shown[:_SHOWN] for tile in _row(number, finding, embeddings, folders, missing)]
+    title = f"{min(len(shown), _SHOWN)} of {len(shown)} findings with photos; numbers as in the text"
+    write_image(output, contact_sheet(tiles, _COLUMNS, 120, 120, title))
+    return missing
+
+
+def _row(
+    number: int, finding: Finding, embeddings: Embeddings, folders: list[Path], missing: list[str]
+) -> Iterator[tuple[Image, str, Colour]]:
+    """A finding's tiles: as many of each group as fit side by side, each group in a colour, the rest left white."""
+    import numpy as np
+
+    from facerec.draw import BLUE, GREEN, ORANGE, WHITE
+
+    left, columns = _COLUMNS, 0
+    for k, (group, colour) in enumerate(zip(finding.photos, (ORANGE, BLUE, GREEN), strict=False)):
+        room = left // (len(finding.photos) - k)
+        for row in group[:room]:
+            image = _picture(str(embeddings.sources[row]), folders)
+            if image is None:
+                missing.append(str(embeddings.sources[row]))
+            label = f"{number}. {embeddings.labels[row]}" if not columns else str(embeddings.labels[row])
+            yield np.full((120, 120, 3), 225, np.uint8) if image is None else image, label, colour
+            columns += 1
+        left -= min(len(group), room)
+    for _ in range(columns, _COLUMNS):
+        yield np.full((120, 120, 3), 255, np.uint8), "", WHITE
+
+
+def _picture(source: str, folders: list[Path]) -> Image | None:
+    """A crop, from the first of the folders that holds it."""
+    from facerec.errors import InputError
+    from facerec.images import read_image
+
+    for folder in folders:
+        if (folder / source).is_file():
+            try:
+                return read_image(folder / source)
+            except InputError:
+                return None
+    return None
