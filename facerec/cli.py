@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from facerec import __version__
-from facerec.commands import detect, embed, evaluate, extract, live, models, predict, show, train
+from facerec.commands import cluster, detect, embed, evaluate, extract, live, models, predict, show, train
 from facerec.errors import Exit, FacerecError, UsageError
 
 COMMANDS = {
@@ -24,6 +24,7 @@ COMMANDS = {
     "predict": predict,
     "live": live,
     "evaluate": evaluate,
+    "cluster": cluster,
     "models": models,
 }
 
