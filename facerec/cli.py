@@ -15,6 +15,7 @@ from facerec import __version__
 from facerec.commands import (
     audit,
     calibrate,
+    cluster,
     detect,
     embed,
     enroll,
@@ -50,6 +51,7 @@ COMMANDS = {
     "audit": audit,
     "calibrate": calibrate,
     "evaluate": evaluate,
+    "cluster": cluster,
     "models": models,
 }
 

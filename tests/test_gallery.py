@@ -246,3 +246,23 @@ def test_a_calibrated_gallery_keeps_its_gate(run, project):
     explained = json.loads(run("explain", face("ana", 3), "--gallery", GALLERY, "--json").out)
     assert explained["gate"]["threshold"] == 0.4 and Path(explained["picture"]).is_file()
     assert explained["faces"][0]["quality"]["size"] == 60 and len(explained["faces"][0]["nearest"]) == 3
+
+
+@pytest.mark.parametrize("people", [("ana", "ben"), ("ana",)])
+def test_a_named_cluster_is_forgotten_with_its_faces_and_edits(run, fakes, people):
+    for name in people:
+        for i in range(3):
+            save(Path(f"found/{ord(name[0])}-{i}.png"), photo(i, [COLOURS[name]]))
+    assert run("cluster", "found").code == 0
+    listed = json.loads(run("cluster", "found", "--json").out)["clusters"]
+    mine = next(c["name"] for c in listed if any(f["photo"] == "found/97-0.png" for f in c["faces"]))
+    assert run("cluster", "--rename", mine, "ana").code == 0
+    answer = run("forget", "ana", "--yes")
+    assert answer.code == 0, answer.err
+    assert traces("ana") == [] and len(find_images(Path("found"))) == 3 * len(people)
+    assert Path("clusters").exists() == (len(people) > 1)
+    if len(people) > 1:
+        assert len(load_embeddings(Path("clusters/.faces.npz"))) == 3
+        assert len(list(Path("clusters/.faces").iterdir())) == 3
+        assert run("cluster", "found").code == 0  # found again, without a name
+        assert traces("ana") == []

@@ -84,17 +84,7 @@ def detect(
             raise InputError("no person", f"move it into {inputs}/NAME/")
         if item.split == GAP:
             return []
-        image = read_image(item.path)
-        chosen = choose_faces(detector.detect(image), faces, image.shape)
-        if not chosen:
-            raise InputError("no face found")
-        outputs = []
-        for i, face in enumerate(chosen):
-            number = f"~{i + 1}" if len(chosen) > 1 else ""
-            relative = f"{item.split}/{item.label}/{item.name}{number}.png"
-            write_image(output / relative, crop_face(image, face, crop, size))
-            outputs.append({"path": relative, **face.to_json()})
-        return outputs
+        return cut_faces(item, output, detector, crop, size, faces)
 
     jobs = jobs if detector.thread_safe else 1
     return process(
@@ -109,6 +99,27 @@ def detect(
         strict=strict,
         progress=progress,
     )
+
+
+def cut_faces(
+    item: Item, output: Path, detector: Detector, crop: Crop, size: int, choice: FaceChoice
+) -> list[dict[str, Any]]:
+    """Finds a photo's faces and writes their crops to ``SPLIT/LABEL/NAME.png``; returns the manifest's outputs.
+
+    Raises:
+        InputError: the photo cannot be read, or shows no face.
+    """
+    image = read_image(item.path)
+    chosen = choose_faces(detector.detect(image), choice, image.shape)
+    if not chosen:
+        raise InputError("no face found")
+    outputs = []
+    for i, face in enumerate(chosen):
+        number = f"~{i + 1}" if len(chosen) > 1 else ""
+        relative = Path(item.split, item.label, f"{item.name}{number}.png").as_posix()
+        write_image(output / relative, crop_face(image, face, crop, size))
+        outputs.append({"path": relative, **face.to_json()})
+    return outputs
 
 
 def labelled_photos(inputs: Path) -> list[Item]:

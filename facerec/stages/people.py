@@ -20,6 +20,7 @@ from facerec import gallery as galleries
 from facerec.artifacts import MANIFEST, Manifest, Record, load_embeddings, npz_kind, read_manifest, remove
 from facerec.classify import Classifier
 from facerec.errors import DataError, UsageError
+from facerec.stages import cluster as clusters
 from facerec.stages.enroll import require_name
 from facerec.types import Embeddings
 
@@ -64,7 +65,7 @@ class Project:
 
     def people_folders(self, name: str) -> Iterator[Path]:
         """Folders of a person's photos: raw_images/NAME, raw_images/train/NAME, the gallery's crops."""
-        for top in ("raw_images", "raw_images/train", "raw_images/test", "raw_images/val", "clusters"):
+        for top in ("raw_images", "raw_images/train", "raw_images/test", "raw_images/val"):
             yield self.root / top / name
         for gallery in {self.gallery, *(path for path, kind in self.arrays() if kind == "embeddings")}:
             yield gallery.with_suffix("") / name
@@ -108,6 +109,11 @@ def forget(project: Project, name: str, *, really: bool) -> list[str]:
                 note(report, "the whole file; `facerec train` writes it again")
                 if really:
                     remove(report)
+    if name in clusters.names(project.root / "clusters"):
+        note(project.root / "clusters" / name, "the cluster, its faces and vectors, and the edits that name it")
+        if really:
+            photos = clusters.forget(project.root / "clusters", name)
+            done.append(f"their photos stay where they are: {', '.join(photos)}")
     videos = []
     for folder in list(project.manifests()):
         records = [r for r in read_manifest(folder) if r.label == name]
