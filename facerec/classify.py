@@ -7,6 +7,7 @@ gate stands behind each kind, so that a stranger is not given the name of whoeve
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -18,12 +19,15 @@ import numpy.typing as npt
 from facerec import metrics
 from facerec.artifacts import EMBEDDINGS, embeddings_from, embeddings_parts, read_npz, write_npz
 from facerec.errors import ArtifactError, DataError
+from facerec.search import ENOUGH, Index, Search
 from facerec.types import Embeddings, FloatArray, Gate
 
 KINDS = ("svm", "knn", "nearest")
 FOLDS = 5
 NEIGHBOURS = 5
 NEAREST = 3  # people that a decision names as the closest ones
+
+log = logging.getLogger("facerec")
 
 Distances = npt.NDArray[np.floating]
 Scores = npt.NDArray[np.floating]
@@ -150,7 +154,7 @@ class Classifier:
 
     Attributes:
         kind: "svm", "knn" or "nearest".
-        model: scores vectors against people.
+        model: scores vectors against people; None where they are compared with a gallery directly.
         gate: when the winner's name is given.
         platt: slope and intercept that turn a score into a probability; None where there were too few
             photos. One pair for all people: Platt, "Probabilistic outputs for support vector machines",
@@ -159,15 +163,21 @@ class Classifier:
     """
 
     def __init__(
-        self, kind: str, model: Model, platt: tuple[float, float] | None, photos: Embeddings, gate: Gate
+        self,
+        kind: str,
+        model: Model | None,
+        platt: tuple[float, float] | None,
+        photos: Embeddings,
+        gate: Gate,
+        index: Index | None = None,
     ) -> None:
         self.kind = kind
         self.model = model
         self.platt = platt
         self.photos = photos
-        self.people = photos.people
         self.gate = gate
-        self._by_person = PerPerson(photos.vectors, photos.labels)
+        self._search = Search(photos.vectors, photos.labels, index)
+        self.people = self._search.people
 
     @classmethod
     def train(cls, kind: str, photos: Embeddings, gate: Gate) -> Classifier:
@@ -187,15 +197,28 @@ class Classifier:
         return cls(kind, model, _calibrate(kind, photos), photos, gate)
 
     @classmethod
-    def of_gallery(cls, kind: str, gallery: Embeddings, gate: Gate) -> Classifier:
+    def of_gallery(cls, kind: str, gallery: Embeddings, gate: Gate, index: Path | None = None) -> Classifier:
         """Compares with a gallery directly, without probabilities: "knn" or "nearest", one photo is enough.
+
+        Args:
+            kind: of the two.
+            gallery: its vectors are searched where they are.
+            gate: when the winner's name is given.
+            index: file of a `facerec.search.Index`, made where it is missing or of other vectors; None for an
+                exact search. A gallery of up to `facerec.search.ENOUGH` vectors is searched exactly all the same.
 
         Raises:
             DataError: an empty gallery.
+            UsageError: an index is asked for, and FAISS is not installed.
         """
         if len(gallery) == 0:
             raise DataError("nobody is enrolled in the gallery", "add people with `facerec enroll NAME photo.jpg`")
-        return cls(kind, train_model(kind, gallery.vectors, gallery.labels), None, gallery, gate)
+        proposer = None
+        if index and len(gallery) > ENOUGH:
+            proposer = Index(gallery.vectors, index)
+        elif index:
+            log.info("%d vectors are searched exactly: up to %d no index is needed", len(gallery), ENOUGH)
+        return cls(kind, None, None, gallery, gate, proposer)
 
     def decide(self, vectors: FloatArray) -> list[Decision]:
         """Unit rows (n, d) → n answers.
@@ -205,20 +228,22 @@ class Classifier:
         """
         if len(vectors) == 0:
             return []
-        scores = self.model.scores(vectors)
-        apart = self._by_person.distances(vectors)
+        scores = [None] * len(vectors) if self.model is None else self.model.scores(vectors)
         decisions = []
-        for row, k, each in zip(apart, scores.argmax(axis=1), scores, strict=True):
-            order = np.argsort(row, kind="stable")[: NEAREST + 1].tolist()
-            reason = self._reason(row, int(k), order)
+        for seen, each in zip(self._search.see(vectors, NEAREST + 1), scores, strict=True):
+            k = seen.winner(self.kind) if each is None else int(each.argmax())
+            closest, distances = seen.closest(NEAREST + 1)
+            order = closest.tolist()
+            apart = {**dict(zip(order, distances, strict=True)), k: seen.distance(k)}
+            reason = self._reason(apart, k, order)
             candidate = self.people[k]
-            nearest = tuple((self.people[i], float(row[i])) for i in order[:NEAREST])
-            probability = self._probability(each, int(k))
+            nearest = tuple((self.people[i], float(apart[i])) for i in order[:NEAREST])
+            probability = None if each is None else self._probability(each, k)
             name = None if reason else candidate
-            decisions.append(Decision(name, candidate, float(row[k]), probability, reason, nearest))
+            decisions.append(Decision(name, candidate, float(apart[k]), probability, reason, nearest))
         return decisions
 
-    def _reason(self, apart: Distances, k: int, order: list[int]) -> str:
+    def _reason(self, apart: dict[int, np.float32], k: int, order: list[int]) -> str:
         """Why person k's name is not given; empty where it is."""
         candidate, gate = self.people[k], self.gate
         if apart[k] > gate.threshold:
