@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import tempfile
 import time
@@ -377,7 +378,9 @@ def main(section: Section) -> None:
     alike(section, people)
     enrolment(section, people.normal)
     exact(section, people.normal)
-    for package in ("faiss", "usearch"):
-        if not installed(package):
-            section.note(f"{package}: not installed, `pip install {'faiss-cpu' if package == 'faiss' else package}`.")
+    for package in ("faiss-cpu", "usearch"):
+        if installed(package.removesuffix("-cpu")):
+            section.note(f"{package} {importlib.metadata.version(package)}")
+        else:
+            section.note(f"{package}: not installed, `pip install {package}`.")
     indexes(section, people)
