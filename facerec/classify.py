@@ -7,8 +7,9 @@ gate stands behind each kind, so that a stranger is not given the name of whoeve
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from facerec import metrics
 from facerec.artifacts import EMBEDDINGS, embeddings_from, embeddings_parts, read_npz, write_npz
 from facerec.errors import ArtifactError, DataError
+from facerec.search import ENOUGH, Index, Search
 from facerec.types import Embeddings, FloatArray, Gate
 
 KINDS = ("svm", "knn", "nearest")
@@ -25,6 +27,8 @@ FOLDS = 5
 NEIGHBOURS = 5
 NEAREST = 3  # people that a decision names as the closest ones
 LOOKALIKE = 0.1  # added to the gate's margin between declared look-alikes
+
+log = logging.getLogger("facerec")
 
 Distances = npt.NDArray[np.floating]
 Scores = npt.NDArray[np.floating]
@@ -151,7 +155,7 @@ class Classifier:
 
     Attributes:
         kind: "svm", "knn" or "nearest".
-        model: scores vectors against people.
+        model: scores vectors against people; None where they are compared with a gallery directly.
         gate: when the winner's name is given.
         platt: slope and intercept that turn a score into a probability; None where there were too few
             photos. One pair for all people: Platt, "Probabilistic outputs for support vector machines",
@@ -160,18 +164,27 @@ class Classifier:
     """
 
     def __init__(
-        self, kind: str, model: Model, platt: tuple[float, float] | None, photos: Embeddings, gate: Gate
+        self,
+        kind: str,
+        model: Model | None,
+        platt: tuple[float, float] | None,
+        photos: Embeddings,
+        gate: Gate,
+        index: Index | None = None,
     ) -> None:
         self.kind = kind
         self.model = model
         self.platt = platt
         self.photos = photos
-        self.people = photos.people
         self.gate = gate
-        self._by_person = PerPerson(photos.vectors, photos.labels)
-        number = {name: k for k, name in enumerate(self.people)}
-        pairs = [(number[a], number[b]) for a, b in photos.lookalikes if {a, b} <= number.keys()]
-        self._lookalikes = [[b if a == k else a for a, b in pairs if k in (a, b)] for k in range(len(number))]
+        self._search = Search(photos.vectors, photos.labels, index)
+        self.people = self._search.people
+        self._lookalikes: dict[int, list[int]] = defaultdict(list)
+        number = {name: k for k, name in enumerate(self.people)} if photos.lookalikes else {}
+        for a, b in photos.lookalikes:
+            if {a, b} <= number.keys():
+                self._lookalikes[number[a]].append(number[b])
+                self._lookalikes[number[b]].append(number[a])
 
     @classmethod
     def train(cls, kind: str, photos: Embeddings, gate: Gate) -> Classifier:
@@ -191,15 +204,28 @@ class Classifier:
         return cls(kind, model, _calibrate(kind, photos), photos, gate)
 
     @classmethod
-    def of_gallery(cls, kind: str, gallery: Embeddings, gate: Gate) -> Classifier:
+    def of_gallery(cls, kind: str, gallery: Embeddings, gate: Gate, index: Path | None = None) -> Classifier:
         """Compares with a gallery directly, without probabilities: "knn" or "nearest", one photo is enough.
+
+        Args:
+            kind: of the two.
+            gallery: its vectors are searched where they are.
+            gate: when the winner's name is given.
+            index: file of a `facerec.search.Index`, made where it is missing or of other vectors; None for an
+                exact search. A gallery of up to `facerec.search.ENOUGH` vectors is searched exactly all the same.
 
         Raises:
             DataError: an empty gallery.
+            UsageError: an index is asked for, and FAISS is not installed.
         """
         if len(gallery) == 0:
             raise DataError("nobody is enrolled in the gallery", "add people with `facerec enroll NAME photo.jpg`")
-        return cls(kind, train_model(kind, gallery.vectors, gallery.labels), None, gallery, gate)
+        proposer = None
+        if index and len(gallery) > ENOUGH:
+            proposer = Index(gallery.vectors, index)
+        elif index:
+            log.info("%d vectors are searched exactly: up to %d no index is needed", len(gallery), ENOUGH)
+        return cls(kind, None, None, gallery, gate, proposer)
 
     def decide(self, vectors: FloatArray) -> list[Decision]:
         """Unit rows (n, d) → n answers.
@@ -210,20 +236,24 @@ class Classifier:
         """
         if len(vectors) == 0:
             return []
-        scores = self.model.scores(vectors)
-        apart = self._by_person.distances(vectors)
+        scores = [None] * len(vectors) if self.model is None else self.model.scores(vectors)
         decisions = []
-        for row, k, each in zip(apart, scores.argmax(axis=1), scores, strict=True):
-            order = np.argsort(row, kind="stable")[: NEAREST + 1].tolist()
-            reason = self._reason(row, int(k), order)
+        for seen, each in zip(self._search.see(vectors, NEAREST + 1), scores, strict=True):
+            k = seen.winner(self.kind) if each is None else int(each.argmax())
+            closest, distances = seen.closest(NEAREST + 1)
+            order = closest.tolist()
+            apart = {**dict(zip(order, distances, strict=True)), k: seen.distance(k)}
+            # whom an index did not propose is far away
+            apart |= {i: seen.distance(i) for i in self._lookalikes.get(k, ()) if i in seen.people}
+            reason = self._reason(apart, k, order)
             candidate = self.people[k]
-            nearest = tuple((self.people[i], float(row[i])) for i in order[:NEAREST])
-            probability = self._probability(each, int(k))
+            nearest = tuple((self.people[i], float(apart[i])) for i in order[:NEAREST])
+            probability = None if each is None else self._probability(each, k)
             name = None if reason else candidate
-            decisions.append(Decision(name, candidate, float(row[k]), probability, reason, nearest))
+            decisions.append(Decision(name, candidate, float(apart[k]), probability, reason, nearest))
         return decisions
 
-    def _reason(self, apart: Distances, k: int, order: list[int]) -> str:
+    def _reason(self, apart: dict[int, np.float32], k: int, order: list[int]) -> str:
         """Why person k's name is not given; empty where it is."""
         candidate, gate, first = self.people[k], self.gate, order[0]
         if apart[first] > gate.threshold:
@@ -231,7 +261,7 @@ class Classifier:
                 f"too far from everyone: {apart[first]:.2f} from {self.people[first]}, threshold {gate.threshold:.2f}"
             )
         rivals = [(i, gate.margin) for i in order if i != k and (gate.margin or apart[k] > gate.threshold)][:1]
-        rivals += [(i, gate.margin + LOOKALIKE) for i in self._lookalikes[k]]
+        rivals += [(i, gate.margin + LOOKALIKE) for i in self._lookalikes.get(k, ()) if i in apart]
         for other, margin in rivals:
             between = f"between {candidate} ({apart[k]:.2f}) and {self.people[other]} ({apart[other]:.2f})"
             if apart[k] > gate.threshold:

@@ -43,6 +43,11 @@ def locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
+def index_path(path: Path) -> Path:
+    """Where the index of a gallery is kept (`facerec.search.Index`)."""
+    return path.with_name(f".{path.stem}.index.npz")
+
+
 def empty(space: Space, dim: int) -> Embeddings:
     """A gallery without anybody."""
     none = np.empty(0, "U1")
@@ -62,7 +67,8 @@ def add(path: Path, rows: Embeddings) -> Embeddings:
     with locked(path):
         gallery = load_embeddings(path) if path.exists() else empty(rows.space, rows.vectors.shape[1])
         gallery.require_space(rows.space, str(path))
-        known = set(zip(gallery.labels.tolist(), gallery.digests.tolist(), strict=True))
+        same = np.isin(gallery.labels, np.unique(rows.labels))  # few: the others' digests need not be looked at
+        known = set(zip(gallery.labels[same].tolist(), gallery.digests[same].tolist(), strict=True))
         keys = zip(rows.labels.tolist(), rows.digests.tolist(), strict=True)
         gallery = gallery + rows[np.array([key not in known for key in keys], bool)]
         save_embeddings(path, gallery)
@@ -105,6 +111,7 @@ def forget(path: Path, name: str) -> None:
     """
     with edited(path) as edit:
         edit.rows = without(edit.rows, name)
+        index_path(path).unlink(missing_ok=True)  # its centres were means of these photos too
 
 
 def lookalikes_renamed(pairs: Pairs, old: str, new: str) -> Pairs:

@@ -223,7 +223,8 @@ class Embeddings:
         for name in ROWS:
             if getattr(self, name).shape != (n,):
                 raise ValueError(f"{name} must have one entry for each of {n} vectors")
-        if n and not np.allclose(np.linalg.norm(self.vectors, axis=1), 1, atol=1e-3):
+        squares = np.einsum("ij,ij->i", self.vectors, self.vectors)  # without a copy of the vectors
+        if not np.allclose(squares, 1, atol=2e-3):
             raise ValueError("vectors must have length 1")
 
     def __len__(self) -> int:
@@ -288,6 +289,7 @@ class Prediction:
             "name": self.name,
             "probability": None if self.probability is None else round(self.probability, 4),
             "distance": round(self.distance, 4),
+            "cosine_distance": round(self.distance**2 / 2, 4),
             "reason": self.reason or None,
             "nearest": [{"name": name, "distance": round(distance, 4)} for name, distance in self.nearest],
         }

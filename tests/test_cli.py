@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import stat
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def test_help_of_every_command_has_examples_that_parse(run, command):
     examples = re.findall(r"^facerec (.+?)(?:  .*)?$", COMMANDS[command].EXAMPLES, re.M)
     assert examples
     for example in examples:
-        assert make_parser().parse_args(example.split()).command == command
+        assert make_parser().parse_args(shlex.split(example)).command == command
 
 
 def test_version(run):

@@ -61,6 +61,9 @@ def test_every_command_of_the_readme_runs(tmp_path, monkeypatch, capsys, astrona
             words = [*words, "--headless"]
         code = main(words[1:])
         output = capsys.readouterr()
+        if words[1] == "calibrate":  # these few people cannot carry such a rate; test_trust.py has one that they can
+            assert code == 1 and "not enough" in output.err
+            continue
         assert code in (0, 3), f"{' '.join(words)}: {output.err}"
         assert output.out.strip(), words
     assert Path("named.mp4").stat().st_size > 1000

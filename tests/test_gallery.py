@@ -48,6 +48,20 @@ def test_one_photo_is_enough_and_nothing_else_is_touched(run, fakes):
     assert "4 people, 4 photos" in run("people").out
 
 
+def test_cosine_and_euclidean_distances_name_the_same_faces(run, fakes):
+    for name in COLOURS:
+        run("enroll", name, face(name))
+    found = json.loads(run("predict", face("cleo", 5), "--json").out)["faces"][0]
+    d = found["distance"]
+    assert found["cosine_distance"] == pytest.approx(d * d / 2, abs=1e-3)
+    for by in ("nearest", "knn"):
+        for metric, threshold in (("euclidean", d), ("cosine", d * d / 2)):
+            for shift, named in ((0.01, "cleo"), (-0.01, None)):
+                words = ["--by", by, "--metric", metric, "--threshold", max(threshold + shift, 0)]
+                assert json.loads(run("predict", face("cleo", 5), *words, "--json").out)["faces"][0]["name"] == named
+    assert "cosine distance 0.0" in run("predict", face("cleo", 5), "--metric", "cosine").out
+
+
 def test_the_same_photo_twice_counts_once_and_a_crop_is_kept():
     assert enrolled("ana", face("ana")).photos == 1
     report = enrolled("ana", face("ana"), face("ana", 1))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from facerec.detectors import DEFAULT_MIN_FACE, DETECTORS
 from facerec.embedders import EMBEDDERS, MODELS
-from facerec.errors import Exit
+from facerec.errors import Exit, UsageError
 
 if TYPE_CHECKING:
     from facerec.classify import Classifier
@@ -136,6 +136,13 @@ def add_names_arguments(parser: argparse.ArgumentParser) -> None:
         "--by", choices=("nearest", "knn"), default="nearest",
         help="with a gallery: the closest person, or a vote of the closest photos (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--metric", choices=("euclidean", "cosine"), default="euclidean",
+        help="of --threshold and of the distances that are printed; the names are the same (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--index", action="store_true", help="with a gallery of more than 100,000 photos: an index (needs FAISS)"
+    )
     add_gate_arguments(parser)
 
 
@@ -152,16 +159,22 @@ def open_gallery(path: Path) -> Embeddings:
 def load_names(args: argparse.Namespace) -> Classifier:
     """The classifier or gallery that the options of `add_names_arguments` ask for, with its gate."""
     from facerec.classify import Classifier
+    from facerec.gallery import index_path
     from facerec.stages.train import default_gate
 
+    threshold = args.threshold
+    if args.metric == "cosine" and threshold is not None:
+        threshold = (2 * threshold) ** 0.5  # of unit vectors: a squared distance is twice the cosine distance
     path = args.classifier or args.gallery or newest_names()
     if path == args.gallery or path == GALLERY:
         gallery = open_gallery(path)
-        gate = default_gate(gallery, args.threshold, args.gate_margin)
-        classifier = Classifier.of_gallery(args.by, gallery, gate)
+        gate = default_gate(gallery, threshold, args.gate_margin)
+        classifier = Classifier.of_gallery(args.by, gallery, gate, index_path(path) if args.index else None)
     else:
+        if args.index:
+            raise UsageError(f"{path} is a classifier, which needs no index", "give a gallery with --gallery")
         classifier = Classifier.load(path)
-        classifier.gate = classifier.gate.changed(args.threshold, args.gate_margin)
+        classifier.gate = classifier.gate.changed(threshold, args.gate_margin)
     log.info("%s: %s, %d people, %s", path, classifier.kind, len(classifier.people), gate_text(classifier.gate))
     return classifier
 

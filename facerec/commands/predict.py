@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> Exit:
         else:
             print(f"{name}: {len(rows)} face{'' if len(rows) == 1 else 's'}")
             for prediction in predictions:
-                print(f"  {_line(prediction)}")
+                print(f"  {_line(prediction, args.metric == 'cosine')}")
 
     report = predict(
         images,
@@ -100,13 +100,15 @@ def run(args: argparse.Namespace) -> Exit:
     return Exit.SOME_FAILED if report.failed else Exit.OK
 
 
-def _line(prediction: Prediction) -> str:
+def _line(prediction: Prediction, cosine: bool) -> str:
     x, y, _, _ = prediction.face.box
     where = f"{prediction.face.size:.0f} px at ({x:.0f}, {y:.0f})"
     if prediction.name is None:
         return f"unknown, {where}: {prediction.reason}"
+    d = prediction.distance
+    distance = f"cosine distance {d * d / 2:.2f}" if cosine else f"distance {d:.2f}"
     probability = "" if prediction.probability is None else f"probability {prediction.probability:.2f}, "
-    return f"{prediction.name}, {probability}distance {prediction.distance:.2f}, {where}"
+    return f"{prediction.name}, {probability}{distance}, {where}"
 
 
 def _predict_test_set(args: argparse.Namespace) -> Exit:
