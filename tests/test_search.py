@@ -41,6 +41,7 @@ GALLERIES = {
     "one person": (1, 20),
     "one photo each": (200, 1),
     "several": (40, 7),
+    "many": (3000, 3),
 }
 
 
