@@ -50,15 +50,20 @@ def run_apart(module: str) -> Section:
 
 
 def write(sections: Sequence[Section], folder: Path) -> None:
-    """Writes benchmarks.md and benchmarks.json."""
+    """Writes benchmarks.md and benchmarks.json; sections measured earlier on the same processor stay."""
     made_on = machine()
+    path = folder / "benchmarks.json"
+    earlier = json.loads(path.read_text("utf-8")) if path.exists() else {"machine": {}, "sections": []}
+    same = earlier["machine"].get("processor") == made_on["processor"]
+    found = {section["name"]: section for section in earlier["sections"]} if same else {}
+    for section in sections:
+        found[section.name] = {**section.to_json(), "made": made_on["made"], "markdown": section.markdown()}
     rows = "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in made_on.items())])
-    text = "\n\n".join([HEAD + "\n" + rows, *(section.markdown() for section in sections)])
+    parts = [f"{section['markdown']}\n\n*Measured {section['made']}.*" for section in found.values()]
+    text = "\n\n".join([HEAD + "\n" + rows, *parts])
     (folder / "benchmarks.md").write_text(text + "\n", encoding="utf-8")
-    results = {"machine": made_on, "sections": [section.to_json() for section in sections]}
-    (folder / "benchmarks.json").write_text(
-        json.dumps(results, indent=1, ensure_ascii=False, default=_plain) + "\n", encoding="utf-8"
-    )
+    results = {"machine": made_on, "sections": list(found.values())}
+    path.write_text(json.dumps(results, indent=1, ensure_ascii=False, default=_plain) + "\n", encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:
@@ -68,9 +73,11 @@ def _plain(value: Any) -> Any:
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value.item()
 
 
-def run_all(modules: Sequence[str], folder: Path | None) -> int:
-    """Runs the modules, writes into the folder if there is one; 1 if one crashed."""
-    sections = [run_apart(module) for module in modules]
-    if folder:
-        write(sections, folder)
-    return int(any(section.crashed for section in sections))
+def run_all(modules: Sequence[str], folder: Path) -> int:
+    """Runs the modules and writes what each found as soon as it is there; 1 if one crashed."""
+    crashed = False
+    for module in modules:
+        section = run_apart(module)
+        write([section], folder)
+        crashed |= section.crashed
+    return int(crashed)

@@ -231,9 +231,9 @@ def peers(vectors: FloatArray, large: bool) -> dict[str, Callable[[], tuple[Call
 
     if installed("faiss"):
         found["FAISS, flat"] = flat
-        if not large:
-            found["FAISS, HNSW"] = graph
-    if installed("usearch"):
+    if installed("faiss") and not large:  # graphs of a million vectors take an hour to build
+        found["FAISS, HNSW"] = graph
+    if installed("usearch") and not large:
         found["USearch, HNSW in 8 bits"] = usearch
     return found
 

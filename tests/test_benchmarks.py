@@ -80,6 +80,12 @@ def test_a_crash_is_said_and_the_others_go_on(modules, name, cause):
     assert ("This far." in text) == (name == "broken"), "what was measured before is kept"
 
 
-def test_one_section_alone_writes_nothing(modules):
-    assert run_all(["fine"], None) == 0
-    assert not list(modules.glob("benchmarks.*"))
+def test_a_section_that_is_measured_again_replaces_its_own_part_only(modules, monkeypatch):
+    assert run_all(["fine", "lacking"], modules) == 0
+    assert run_all(["lacking"], modules) == 0
+    written = json.loads((modules / "benchmarks.json").read_text(encoding="utf-8"))
+    assert [section["name"] for section in written["sections"]] == ["fine", "lacking"]
+    assert (modules / "benchmarks.md").read_text(encoding="utf-8").count("## Fine") == 1
+    monkeypatch.setattr("facerec.runtime.processor", lambda: "another machine")
+    assert run_all(["lacking"], modules) == 0
+    assert "## Fine" not in (modules / "benchmarks.md").read_text(encoding="utf-8"), "machines do not mix"
