@@ -376,6 +376,6 @@ def load_embeddings(path: Path) -> Embeddings:
     Raises:
         ArtifactError: missing, damaged or foreign; the message says which command makes the file.
     """
-    cure = "make it with `facerec embed`"
+    cure = "make it with `facerec embed`, or `facerec enroll`"
     header, arrays = read_npz(path, "embeddings", EMBEDDINGS, cure)
     return embeddings_from(path, header, arrays, cure)

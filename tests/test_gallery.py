@@ -164,6 +164,7 @@ def project(run, fakes):
         assert run("enroll", name, face(name, 9)).code == 0
     assert run("explain", face("ana", 4)).code == 0
     assert run("evaluate", "classifier", "--classifier", "classifiers/svm.npz").code == 0
+    assert run("evaluate", "pairs", "raw_images").code == 0
     shutil.rmtree("in")
 
 
