@@ -232,4 +232,4 @@ def _learn(vectors: FloatArray) -> FloatArray:
     sampled = {"min_points_per_centroid": 1, "max_points_per_centroid": SAMPLE}
     means = faiss.Kmeans(vectors.shape[1], count, niter=10, spherical=True, seed=0, **sampled)
     means.train(vectors)
-    return means.centroids
+    return np.asarray(means.centroids)
