@@ -116,7 +116,6 @@ class Search:
         self._everybody = np.arange(len(self.people), dtype=np.int32)
         self._rows = np.argsort(self._owner, kind="stable")  # person by person
         self._starts = np.append(0, np.cumsum(np.bincount(self._owner)))
-
         self._lengths = self._measure()
 
     def _measure(self) -> FloatArray:
@@ -187,8 +186,6 @@ class Index:
             found = [self._centres.search(vectors[i : i + BLOCK], 1)[1][:, 0].astype(np.uint16) for i in new]
             lists = np.concatenate([lists, *found])
             write_npz(path, {"kind": "index", "of": _digest(vectors)}, {"centres": centres, "lists": lists})
-        self._centres = faiss.IndexFlatIP(vectors.shape[1])
-        self._centres.add(centres)
         kept = faiss.ScalarQuantizer.QT_8bit_direct_signed  # whole numbers, -128..127: read fastest
         product = faiss.METRIC_INNER_PRODUCT
         self._file = faiss.IndexIVFScalarQuantizer(self._centres, vectors.shape[1], len(centres), kept, product, False)
