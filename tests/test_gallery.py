@@ -40,6 +40,7 @@ def test_one_photo_is_enough_and_nothing_else_is_touched(run, fakes):
         assert run("enroll", name, face(name)).code == 0
     before = tree(Path("embeddings"))
     answer = run("predict", face("cleo", 5), "--json")
+    assert "the newest" not in answer.err  # there is nothing else to choose from
     assert [f["name"] for f in json.loads(answer.out)["faces"]] == ["cleo"]
     assert tree(Path("embeddings")) == before and not Path("classifiers").exists()
     listed = json.loads(run("people", "--json").out)
@@ -212,6 +213,8 @@ def test_forgetting_leaves_no_trace(run, project):
 def test_forgetting_asks_first_and_names_what_it_did_not_make(run, project, monkeypatch):
     Path("notes.txt").write_text("ana comes on Monday; bananas")
     before = tree(Path())
+    assert "gallery.npz, the newest; a classifier's with --classifier" in run("predict", face("ben", 2)).err
+    shutil.rmtree("in")
     answer = run("forget", "ana")
     assert answer.code == 2 and "--yes" in answer.err and tree(Path()) == before
     answer = run("forget", "ana", "--yes")

@@ -218,10 +218,9 @@ def newest_names() -> Path:
             "make one with `facerec train --svm` or `facerec enroll NAME photo.jpg`",
         )
     newest = max(found, key=lambda p: p.stat().st_mtime)
-    if newest == GALLERY and len(found) > 1:
-        print(f"facerec: names from {GALLERY}, the newest; a classifier's with --classifier", file=sys.stderr)
-    elif GALLERY in found:
-        print(f"facerec: names from {newest}, the newest; the gallery's with --gallery {GALLERY}", file=sys.stderr)
+    if GALLERY in found and len(found) > 1:
+        other = "a classifier's with --classifier" if newest == GALLERY else f"the gallery's with --gallery {GALLERY}"
+        print(f"facerec: names from {newest}, the newest; {other}", file=sys.stderr)
     return newest
 
 
