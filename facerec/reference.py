@@ -1,4 +1,4 @@
-"""The reference networks on TensorFlow, and their export to ONNX.
+"""The reference networks on TensorFlow, and their export for the engines that run them.
 
 The only module that builds a Keras network. Exporting runs in a process of its own
 (``python -m facerec.reference NAME FOLDER FILE…``), so that no other command ever imports TensorFlow.
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
+
+from facerec import runtime
 
 MTCNN_NETS = ("pnet", "rnet", "onet")
 OPSET = 17
+BLOCK = 16  # channels that the runtime's convolutions take at once, with AVX-512
+
+Array = npt.NDArray[np.float32]
+Layer = tuple[str, list[Array], dict[str, Any]]
+"""Kind, weights and settings."""
 
 
 def mtcnn_stages(weights: dict[str, Path]) -> list[Any]:
@@ -46,61 +52,169 @@ def facenet(weights: Path, dim: int) -> Any:
 
 
 def export_mtcnn(weights: dict[str, Path], folder: Path) -> float:
-    """Writes pnet.onnx, rnet.onnx and onet.onnx; returns the largest difference from TensorFlow.
+    """Writes pnet.param and pnet.bin (ncnn), rnet.onnx and onet.onnx; returns the largest difference from TensorFlow.
 
-    The graphs take raw RGB pixels (n, h, w, 3) float32 in 0..255: the package's normalisation
-    (x - 127.5) / 128 is folded into the first convolution, exactly, since that one does not pad.
+    All take raw RGB pixels, float32 in 0..255: the package's normalisation (x - 127.5) / 128 is folded into
+    the first convolution, exactly, since that one does not pad. All give the heads side by side: the face
+    logit (whose logistic function is the face's probability), four box offsets, and O-Net's ten keypoint
+    coordinates.
     """
-    worst = 0.0
+    pnet, rnet, onet = (stage.model for stage in mtcnn_stages(weights))
     rng = np.random.default_rng(0)
-    for name, side, stage in zip(MTCNN_NETS, (None, 24, 48), mtcnn_stages(weights), strict=True):
-        pixels = rng.integers(0, 256, (3, side or 63, side or 97, 3)).astype(np.float32)
-        expected = [np.asarray(v) for v in stage.model((pixels - 127.5) / 128)]
-        for layer in stage.model.layers:
-            if isinstance(layer, keras.layers.PReLU):
-                layer.call = partial(_prelu, layer.get_weights()[0])
-        first = stage.model.conv1
-        kernel, bias = first.get_weights()
-        first.set_weights([kernel / 128, bias - 127.5 / 128 * kernel.sum((0, 1, 2))])
-        worst = max(worst, _export(stage.model, (None, side, side, 3), folder / f"{name}.onnx", pixels, expected))
+
+    def pixels(*shape: int) -> Array:
+        return rng.integers(0, 256, (*shape, 3)).astype(np.float32)
+
+    _write_ncnn(_layers(pnet, [pnet.conv4_2, pnet.conv4_1]), folder / "pnet.param", folder / "pnet.bin")
+    run = runtime.Net(folder / "pnet.param", folder / "pnet.bin")
+    worst = 0.0
+    for shape in ((63, 97), (12, 12), (40, 121)):
+        image = pixels(*shape)
+        worst = max(worst, _difference(pnet, image[None], run(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]))
+    for name, net, side, heads in (
+        ("rnet", rnet, 24, [rnet.fc5_2, rnet.fc5_1]),
+        ("onet", onet, 48, [onet.fc6_3, onet.fc6_1, onet.fc6_2]),
+    ):
+        path = folder / f"{name}.onnx"
+        _write_onnx(_layers(net, heads), side, path)
+        image = pixels(3, side, side)
+        (found,) = runtime.session(path, threads=1).run(None, {"image": image})
+        worst = max(worst, _difference(net, image, found))
     return worst
 
 
-def _prelu(alpha: np.ndarray, x: Any) -> Any:
-    """PReLU in the fewest passes over memory: the exported form of Keras' own takes five."""
-    if alpha.max() <= 1:
-        return tf.maximum(x, alpha * x)
-    return alpha * x + (1 - alpha) * tf.nn.relu(x)
+def _difference(network: Any, pixels: Array, found: Array) -> float:
+    """Largest difference of an exported network's output (n, channels, …) from TensorFlow's."""
+    offsets, *points, probabilities = (np.asarray(v) for v in network((pixels - 127.5) / 128))
+    expected = np.concatenate([probabilities[..., 1:], offsets, *points], axis=-1)
+    found = np.moveaxis(found, 1, -1).copy()
+    found[..., 0] = 1 / (1 + np.exp(-found[..., 0]))
+    return float(np.abs(found - expected).max())
+
+
+def _layers(network: Any, heads: list[Any]) -> list[Layer]:
+    """A stage as a chain of (kind, weights, settings): convolutions, PReLUs, pools and dense layers.
+
+    Kernels are (out, in, h, w), dense weights (in, out); what follows the last pool is flattened channels
+    first. The heads become one layer, the softmax of two classes one logit.
+    """
+    chain: list[Layer] = []
+    for layer in network.layers:
+        if layer in heads:
+            continue
+        values = layer.get_weights()
+        if isinstance(layer, keras.layers.Conv2D):
+            kernel, bias = values
+            if not chain:
+                kernel, bias = kernel / 128, bias - 127.5 / 128 * kernel.sum((0, 1, 2))
+            chain.append(("conv", [kernel.transpose(3, 2, 0, 1), bias], {}))
+        elif isinstance(layer, keras.layers.PReLU):
+            chain.append(("prelu", [values[0].reshape(-1)], {}))
+        elif isinstance(layer, keras.layers.MaxPooling2D):
+            chain.append(("pool", [], {"size": layer.pool_size[0], "same": layer.padding == "same"}))
+        elif isinstance(layer, keras.layers.Dense):
+            weights, bias = values
+            channels = chain[-1][1][0].size  # of the PReLU before it
+            side = round((len(weights) / channels) ** 0.5)
+            rows = weights.reshape(side, side, channels, -1).transpose(2, 1, 0, 3)  # the package's permutes: w, h, c
+            chain.append(("dense", [rows.reshape(weights.shape), bias], {}))
+    faces, *others = (head.get_weights() for head in heads)
+    logit = [v[..., 1:] - v[..., :1] for v in faces]
+    kernel, bias = (np.concatenate(parts, axis=-1) for parts in zip(logit, *others, strict=True))
+    kind, kernel = ("conv", kernel.transpose(3, 2, 0, 1)) if kernel.ndim == 4 else ("dense", kernel)
+    return [*chain, (kind, [kernel, bias], {})]
+
+
+def _write_ncnn(layers: list[Layer], param: Path, weights: Path) -> None:
+    """A fully convolutional chain in ncnn's format: image → out."""
+    lines, data, blob = ["Input image 0 1 image"], bytearray(), "image"
+    for i, (kind, values, settings) in enumerate(layers):
+        out = "out" if i == len(layers) - 1 else f"{kind}{i}"
+        if kind == "conv":
+            kernel, _ = values
+            lines.append(f"Convolution {out} 1 1 {blob} {out} 0={len(kernel)} 1={kernel.shape[-1]} 5=1 6={kernel.size}")
+            data += np.uint32(0).tobytes()  # the weights are float32
+        elif kind == "prelu":
+            lines.append(f"PReLU {out} 1 1 {blob} {out} 0={values[0].size}")
+        else:
+            lines.append(f"Pooling {out} 1 1 {blob} {out} 0=0 1={settings['size']} 2=2 5={int(not settings['same'])}")
+        data += b"".join(np.ascontiguousarray(v, "<f4").tobytes() for v in values)
+        blob = out
+    param.write_text("\n".join(["7767517", f"{len(lines)} {len(lines)}", *lines, ""]))
+    weights.write_bytes(data)
+
+
+def _write_onnx(layers: list[Layer], side: int, path: Path) -> None:
+    """A chain on batches of squares in ONNX: image (n, side, side, 3) → out.
+
+    Channels are filled up with zeros to whole blocks, and PReLU is written as αx + (1 - α) relu(x) with
+    1×1 depthwise convolutions: both keep the runtime in its blocked layout from the first layer to the last.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    nodes: list[Any] = []
+    constants: list[Any] = []
+
+    def node(kind: str, inputs: list[str], **settings: Any) -> str:
+        nodes.append(helper.make_node(kind, inputs, [f"{kind.lower()}{len(nodes)}"], **settings))
+        return nodes[-1].output[0]
+
+    def constant(value: Array) -> str:
+        constants.append(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), f"weights{len(constants)}"))
+        return constants[-1].name
+
+    def filled(value: Array, axis: int, size: int) -> Array:
+        return np.pad(value, [(0, size - n if i == axis else 0) for i, n in enumerate(value.shape)])
+
+    x, channels, size, flat = node("Transpose", ["image"], perm=[0, 3, 1, 2]), 3, side, False
+    for kind, values, settings in layers:
+        if kind == "conv":
+            kernel, bias = values
+            out = -(-len(kernel) // BLOCK) * BLOCK
+            kernel = filled(filled(kernel, 1, channels), 0, out)
+            x = node("Conv", [x, constant(kernel), constant(filled(bias, 0, out))], kernel_shape=kernel.shape[2:])
+            channels, size = out, size - kernel.shape[2] + 1
+        elif kind == "prelu" and not flat:
+            slope = filled(values[0], 0, channels).reshape(-1, 1, 1, 1)
+            same = {"group": channels, "kernel_shape": [1, 1]}
+            above = node("Conv", [node("Relu", [x]), constant(1 - slope)], **same)
+            x = node("Add", [above, node("Conv", [x, constant(slope)], **same)])
+        elif kind == "prelu":
+            slope = values[0]
+            above = node("Mul", [node("Relu", [x]), constant(1 - slope)])
+            x = node("Add", [above, node("Mul", [x, constant(slope)])])
+        elif kind == "pool":
+            pool = settings["size"]
+            tail = (pool - size) % 2 if settings["same"] else 0
+            x = node("MaxPool", [x], kernel_shape=[pool, pool], strides=[2, 2], pads=[0, 0, tail, tail])
+            size = (size + tail - pool) // 2 + 1
+        else:
+            x = x if flat else node("Flatten", [x])
+            x, flat = node("Gemm", [x, *map(constant, values)]), True
+    nodes[-1].output[0] = "out"
+    image, out = (
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("image", ["n", side, side, 3]), ("out", ["n", len(layers[-1][1][1])]))
+    )
+    graph = helper.make_graph(nodes, path.stem, [image], [out], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
 
 
 def export_facenet(weights: Path, dim: int, path: Path) -> float:
     """Writes the embedder's graph; returns the largest difference from TensorFlow."""
-    network = facenet(weights, dim)
-    pixels = np.random.default_rng(0).standard_normal((4, 160, 160, 3)).astype(np.float32)
-    expected = [np.asarray(network(pixels, training=False))]
-    return _export(lambda x: [network(x, training=False)], (None, 160, 160, 3), path, pixels, expected)
-
-
-def _export(
-    network: Callable[[Any], Any],
-    shape: tuple[int | None, ...],
-    path: Path,
-    pixels: np.ndarray,
-    expected: list[np.ndarray],
-) -> float:
-    """Converts a network and compares the runtime's output on `pixels` with `expected`."""
-    import onnxruntime as ort
     import tf2onnx
 
-    signature = [tf.TensorSpec(shape, tf.float32, name="image")]
-    function = tf.function(lambda image: [tf.identity(v) for v in network(image)], input_signature=signature)
+    network = facenet(weights, dim)
+    pixels = np.random.default_rng(0).standard_normal((4, 160, 160, 3)).astype(np.float32)
+    signature = [tf.TensorSpec((None, 160, 160, 3), tf.float32, name="image")]
+    function = tf.function(lambda image: tf.identity(network(image, training=False)), input_signature=signature)
     model, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
     path.write_bytes(model.SerializeToString())
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    found = session.run(None, {session.get_inputs()[0].name: pixels})
-    if len(found) != len(expected):
-        raise SystemExit(f"{path.name}: {len(found)} outputs instead of {len(expected)}")
-    return max(float(np.abs(f - e).max()) for f, e in zip(found, expected, strict=True))
+    (found,) = runtime.session(path, threads=1).run(None, {"image": pixels})
+    return float(np.abs(found - np.asarray(network(pixels, training=False))).max())
 
 
 def main(name: str, folder: Path, files: list[Path]) -> None:

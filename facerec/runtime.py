@@ -1,14 +1,20 @@
-"""ONNX Runtime sessions: threads, device, and what gets recorded about them."""
+"""The engines that run the networks: their threads, their device, and what gets recorded about them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import platform
+import threading
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from facerec.errors import WeightsError
+from facerec.types import FloatArray
 
 
 def cpu_count() -> int:
@@ -46,8 +52,69 @@ def session(path: Path, threads: int) -> Any:
         raise WeightsError(f"{path} cannot be loaded ({error})", "facerec models pull --force") from error
 
 
+@cache
+def _blas() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+_lock, _users, _limit = threading.Lock(), 0, contextlib.ExitStack()
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """While somebody is inside, each matrix product of this process stays on its caller's thread.
+
+    For products too small to be shared, from callers that run side by side: BLAS would make them wait for
+    one another.
+    """
+    global _users
+    with _lock:
+        if _users == 0:
+            _limit.enter_context(_blas().limit(limits=1, user_api="blas"))
+        _users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                _limit.close()
+
+
+class Net:
+    """An ncnn network from blob "image" to blob "out", in float32, each call on the caller's thread.
+
+    Args:
+        param: its layers.
+        weights: their values.
+
+    Raises:
+        WeightsError: the files are not a network that ncnn can load.
+    """
+
+    def __init__(self, param: Path, weights: Path) -> None:
+        import ncnn
+
+        self._net, self._mat = ncnn.Net(), ncnn.Mat
+        for option in ("use_vulkan_compute", "use_fp16_storage", "use_fp16_packed", "use_fp16_arithmetic"):
+            setattr(self._net.opt, option, False)
+        self._net.opt.num_threads = 1
+        if self._net.load_param(str(param)) or self._net.load_model(str(weights)):
+            raise WeightsError(f"{param} cannot be loaded", "facerec models pull --force")
+
+    def __call__(self, image: FloatArray) -> FloatArray:
+        """(channels, h, w) float32 → the output's channels first."""
+        pixels = np.ascontiguousarray(image)  # ncnn reads from it, and does not keep it alive
+        run = self._net.create_extractor()
+        run.input("image", self._mat(pixels))
+        return np.array(run.extract("out")[1])
+
+
 def describe() -> str:
-    """Engine, version and device, for logs and records."""
+    """Engines, versions and device, for logs and records."""
+    import ncnn
     import onnxruntime as ort
 
-    return f"onnxruntime {ort.__version__} CPUExecutionProvider"
+    return f"onnxruntime {ort.__version__} CPUExecutionProvider, ncnn {ncnn.__version__} CPU"

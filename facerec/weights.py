@@ -30,7 +30,7 @@ from facerec.artifacts import TEMPORARY, atomic_path, remove, sha256_of
 from facerec.errors import UsageError, WeightsError
 from facerec.types import Gate
 
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2
 """Raised when `facerec.reference` writes other graphs, so that cached ones are exported again."""
 EXPORT_TOLERANCE = 1e-4
 """Largest difference from TensorFlow's output at which an exported graph is accepted."""
@@ -114,7 +114,7 @@ CATALOGUE: dict[str, Entry] = {
                 "rnet.lz4": "cb00e6460f3c98b0bfafaba3c0a0ded4bdf6e62cee7174d969e8670d7e757fee",
                 "onet.lz4": "94f6ea2f4cf985275ee958cdd762d17b6009348a4fb9d8c6be39ba73ffd22ca3",
             },
-            ("pnet.onnx", "rnet.onnx", "onet.onnx"),
+            ("pnet.param", "pnet.bin", "rnet.onnx", "onet.onnx"),
         ),
         Entry(
             "facenet-128",

@@ -1,9 +1,14 @@
 """What every detector and every embedder must keep to, on the real networks."""
 
+from contextlib import ExitStack
+
+import cv2
 import numpy as np
 import pytest
 from conftest import CROP
+from threadpoolctl import threadpool_info
 
+from facerec import runtime
 from facerec.detectors import DETECTORS, load_detector
 from facerec.embedders import EMBEDDERS, MODELS, load_embedder
 from facerec.errors import UsageError, WeightsError
@@ -168,3 +173,35 @@ def test_other_models_embed_too(model, crops):
         pytest.skip(f"{model} cannot be had here: {error.what[:80]}")
     vectors = other.embed(crops)
     assert vectors.shape == (7, other.dim) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_threads_change_no_face(detector, astronaut):
+    """Tiles and patches are dealt out differently; the faces are the same."""
+    image = cv2.resize(astronaut, (900, 1000))
+    alone, together = detector.detect(image), load_detector(threads=3).detect(image)
+    assert len(alone) == len(together) > 0
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one.box, other.box, atol=1e-3)
+
+
+def test_products_are_kept_on_their_threads_only_while_somebody_detects():
+    """The limit holds for the whole process, so it must go with the last who asked for it."""
+
+    def blas():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    before = blas()
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(runtime.one_blas_thread())
+        second.enter_context(runtime.one_blas_thread())
+        assert set(blas()) <= {1}
+        first.close()
+        assert set(blas()) <= {1}
+    assert blas() == before
+
+
+def test_a_network_that_is_none_is_refused(tmp_path):
+    (tmp_path / "net.param").write_text("not a network")
+    (tmp_path / "net.bin").write_bytes(b"")
+    with pytest.raises(WeightsError, match="cannot be loaded"):
+        runtime.Net(tmp_path / "net.param", tmp_path / "net.bin")

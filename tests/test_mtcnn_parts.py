@@ -1,9 +1,24 @@
 """The arithmetic between MTCNN's three networks."""
 
+import itertools
+
+import cv2
 import numpy as np
 import pytest
 
-from facerec.detectors.mtcnn import CELL, SCALE_FACTOR, adjusted, patches, pyramid, squared, suppress
+from facerec.detectors.mtcnn import (
+    CELL,
+    SCALE_FACTOR,
+    adjusted,
+    average_columns,
+    average_rows,
+    cells,
+    parts,
+    patches,
+    pyramid,
+    squared,
+    suppress,
+)
 
 
 @pytest.mark.parametrize("min_face", [12, 20, 40, 80, 333])
@@ -72,3 +87,31 @@ def test_patches_are_grey_outside_the_picture_and_exact_inside():
     np.testing.assert_allclose(inside[:, 0, 1], np.linspace(10, 33, 24) * 49 / 50, atol=0.05)
     assert (outside == 127.5).all()
     assert (half[:, :10] == 127.5).all() and half[0, -1, 0] == pytest.approx(11 * 79 / 80, abs=0.05)
+
+
+@pytest.mark.parametrize(("n", "most"), [(1, 48), (48, 48), (49, 48), (379, 48), (7, 3)])
+def test_parts_cover_all_once_and_differ_by_one_at_most(n, most):
+    cuts = parts(n, most)
+    sizes = [last - first for first, last in cuts]
+    assert cuts[0][0] == 0 and cuts[-1][1] == n and all(a[1] == b[0] for a, b in itertools.pairwise(cuts))
+    assert len(cuts) == -(-n // most) and max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("side", range(12, 60))
+def test_cells_are_those_of_the_network(side):
+    pooled = -(-(side - 2) // 2)  # 3×3, then 2×2 with what is left over at the end
+    assert cells(side) == pooled - 4  # two 3×3
+
+
+@pytest.mark.parametrize("shape", [(250, 250), (61, 487), (333, 40)])
+def test_levels_are_area_averages_of_the_picture(shape):
+    """OpenCV's INTER_AREA is what the mtcnn package uses."""
+    height, width = shape
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.float32)
+    scales = pyramid(height, width, 20)
+    sizes = [(int(height * scale), int(width * scale)) for scale in scales]
+    rows = np.ascontiguousarray(image.transpose(0, 2, 1)).reshape(height, -1)
+    for h, w in sizes:
+        expected = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
+        found = np.concatenate([average_rows(rows, h, first, last) for first, last in parts(h, 30)])
+        np.testing.assert_allclose(average_columns(found, w).transpose(0, 2, 1), expected, atol=1e-3)
