@@ -23,6 +23,7 @@ from facerec.types import Face
 
 ROOT = Path(__file__).parents[1]
 PEERS = ("tensorflow", "keras", "torch", "torchvision", "facenet-pytorch")
+PAUSE = 0.05  # seconds
 FACEREC = [sys.executable, "-m", "facerec"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}  # this checkout, whatever is installed
 
@@ -79,17 +80,21 @@ class Times:
 
 
 def timed(repeats: int, *functions: Callable[[], Any]) -> list[Times]:
-    """Times of `repeats` calls of each function, called in turn; the first round is not counted.
+    """Times of `repeats` calls of each function, called in turn.
 
-    In turn, so that a machine that is busy with something else for a while is so for all of them.
+    In turn, so that a machine that is busy with something else for a while is so for all of them. Before each call that
+    counts there is a pause and a call that does not: the threads of NumPy, TensorFlow and ONNX Runtime go on spinning
+    for a while after theirs, and a cache holds what the last one left.
     """
     times: list[list[float]] = [[] for _ in functions]
-    for _ in range(repeats + 1):
+    for _ in range(repeats):
         for function, taken in zip(functions, times, strict=True):
+            time.sleep(PAUSE)
+            function()
             start = time.perf_counter()
             function()
             taken.append(time.perf_counter() - start)
-    return [Times.of(taken[1:]) for taken in times]
+    return [Times.of(taken) for taken in times]
 
 
 @dataclass(frozen=True)
@@ -171,6 +176,28 @@ def facerec(*words: str, cwd: Path) -> dict[str, Any]:
     if run.returncode not in (0, 3):
         raise RuntimeError(run.stderr)
     return json.loads(run.stdout)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a command took: seconds by the clock and of the processors, and its peak memory in MB."""
+
+    seconds: float
+    processor: float
+    memory: float
+
+
+def usage(*words: str, cwd: Path) -> Usage:
+    """Runs a command in a process of its own and has the system account for it."""
+    start = time.perf_counter()
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen([*FACEREC, *words], cwd=cwd, env=ENVIRONMENT, stdout=quiet, stderr=quiet)
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if os.waitstatus_to_exitcode(status) not in (0, 3):
+        raise RuntimeError(f"{words}: {status}")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Usage(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * unit / 1e6)
 
 
 def overlap(a: Face, b: Face) -> float:

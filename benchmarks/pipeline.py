@@ -1,40 +1,24 @@
-"""The pipeline as a user runs it: accuracy on videos and photos, cold start, memory, running again."""
+"""The pipeline as a user runs it: accuracy on videos and photos, memory, running again."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
-import time
-from functools import partial
 from pathlib import Path
 
-from benchmarks.common import ENVIRONMENT, FACEREC, Section, data, facerec, timed
+from benchmarks.common import ENVIRONMENT, FACEREC, Section, data, facerec, usage
 from facerec import weights
 from facerec.artifacts import read_manifest, sha256_of
 from facerec.images import find_images
-
-STARTS = 5
 
 
 def quietly(*words: str, cwd: Path) -> subprocess.Popen[bytes]:
     """Starts a command."""
     quiet = subprocess.DEVNULL
     return subprocess.Popen([*FACEREC, *words], cwd=cwd, env=ENVIRONMENT, stdout=quiet, stderr=quiet)
-
-
-def peak(*words: str, cwd: Path) -> tuple[float, float]:
-    """Seconds and peak memory (MB) of a command in a process of its own."""
-    start = time.perf_counter()
-    process = quietly(*words, cwd=cwd)
-    _, status, usage = os.wait4(process.pid, 0)
-    assert os.waitstatus_to_exitcode(status) in (0, 3), words
-    unit = 1 if sys.platform == "darwin" else 1024
-    return time.perf_counter() - start, usage.ru_maxrss * unit / 1e6
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -72,25 +56,6 @@ def accuracy(section: Section, temp: Path) -> None:
     section.note(f"Training frames next to a test frame: {len(beside)} of {train}.")
 
 
-def start_up(section: Section, temp: Path) -> None:
-    """Cold processes, weights cached."""
-    image = next(iter(find_images(data("lfw-dev"))))
-    folder = temp / "photos"
-    commands = (["--help"], ["predict", str(image)])
-    times = timed(STARTS, *(partial(peak, *words, cwd=folder) for words in commands))
-    section.table(
-        f"Cold processes, {STARTS} repeats",
-        {"command": "`facerec {}`", "ms": "{:.0f}"},
-        [[words[0], taken] for words, taken in zip(commands, times, strict=True)],
-    )
-    code = "import sys; from facerec.cli import main; main(sys.argv[1:]); print('tensorflow' in sys.modules)"
-    run = subprocess.run(
-        [sys.executable, "-c", code, "predict", str(image)], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True
-    )
-    imported = {"True": "imported", "False": "not imported"}[run.stdout.split()[-1]]
-    section.note(f"TensorFlow is {imported} by `predict`.")
-
-
 def memory(section: Section, temp: Path) -> None:
     """Peak memory of embed over the number of crops (copies of the sample crops, each made different)."""
     source = find_images(temp / "photos" / "processed")
@@ -112,8 +77,8 @@ def memory(section: Section, temp: Path) -> None:
                     "outputs": [{"path": path}],
                 }
                 manifest.write(json.dumps(record | {"error": None, "label": "p", "split": "train"}) + "\n")
-        seconds, megabytes = peak("embed", cwd=folder)
-        rows.append([n, megabytes, seconds, seconds / n * 1000])
+        used = usage("embed", cwd=folder)
+        rows.append([n, used.memory, used.seconds, used.seconds / n * 1000])
         shutil.rmtree(folder)
     section.table(
         "`facerec embed` over the number of crops",
@@ -167,6 +132,5 @@ def main(section: Section) -> None:
     with tempfile.TemporaryDirectory() as name:
         temp = Path(name)
         accuracy(section, temp)
-        start_up(section, temp)
         again(section, temp)
         memory(section, temp)

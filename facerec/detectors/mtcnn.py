@@ -118,11 +118,13 @@ class MTCNN:
         boxes, scores = map(np.concatenate, zip(*map(merged, range(len(scales))), strict=True))
         return squared(boxes[suppress(boxes, scores, NMS_IOU)])
 
-    def _band(self, rows: FloatArray, size: tuple[int, int], first: int, last: int) -> tuple[Any, Any, FloatArray]:
+    def _band(
+        self, rows: npt.NDArray[Any], size: tuple[int, int], first: int, last: int
+    ) -> tuple[Any, Any, FloatArray]:
         """P-Net on rows of a level's cells, tile by tile → y, x and values (n, 5) of those that look like a face.
 
         Args:
-            rows: the picture, (h, 3 · w): red, green and blue of a row side by side.
+            rows: the picture, (h, 3 · w) uint8: red, green and blue of a row side by side.
             size: height and width of the level.
             first: row of cells.
             last: the one after the last.
@@ -217,8 +219,8 @@ def shares(source: int, target: int, first: int, last: int, step: int) -> list[t
     return found
 
 
-def average_rows(rows: FloatArray, height: int, first: int, last: int) -> FloatArray:
-    """(source, n) → rows `first` to `last` of the `height` that it is averaged to by area, (last - first, n)."""
+def average_rows(rows: npt.NDArray[Any], height: int, first: int, last: int) -> FloatArray:
+    """(source, n) uint8 → rows `first` to `last` of the `height` that it is averaged to by area, (last - first, n)."""
     step = max(round(ROWS * height / len(rows)), 1)
     result = np.empty((last - first, rows.shape[1]), np.float32)
     for begin, end, low, high, share in shares(len(rows), height, first, last, step):
@@ -254,6 +256,8 @@ def suppress(
         of_smaller: overlap as a share of the smaller box instead of the union.
     """
     order = np.argsort(scores)[::-1]
+    if len(order) < 2:
+        return order
     x1, y1, x2, y2 = boxes[order].T.astype(np.float32)
     area = (x2 - x1) * (y2 - y1)
     keep = np.ones(len(order), bool)

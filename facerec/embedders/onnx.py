@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -33,9 +34,11 @@ Normalise = Callable[[Crops], FloatArray]
 def standardised(crops: Crops) -> FloatArray:
     """(x - mean) / std over each whole crop, as TensorFlow's per_image_standardization."""
     pixels = crops.astype(np.float32)
-    mean = pixels.mean(axis=(1, 2, 3), keepdims=True)
-    std = pixels.std(axis=(1, 2, 3), keepdims=True)
-    return (pixels - mean) / np.maximum(std, pixels[0].size ** -0.5 if len(pixels) else 1)
+    for crop, result in zip(crops, pixels, strict=True):
+        mean, std = (value.item() for value in cv2.meanStdDev(crop.reshape(1, -1)))
+        result -= mean
+        result /= max(std, crop.size**-0.5)
+    return pixels
 
 
 def unit(vectors: FloatArray) -> FloatArray:

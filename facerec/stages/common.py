@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from joblib import Parallel, delayed
-
 from facerec.artifacts import Manifest, Record, sha256_of
 from facerec.errors import FacerecError, InputError, UsageError
 from facerec.types import Failure, Progress, StageReport, no_progress
@@ -109,6 +107,8 @@ def process(
         ArtifactError: the output cannot be written.
         InputError: an input failed, and `strict`.
     """
+    from joblib import Parallel, delayed  # `predict` needs nothing of it
+
     start = time.perf_counter()
     report = StageReport(stage, output)
     with Manifest(output) as manifest:
