@@ -6,7 +6,7 @@ import sys
 from benchmarks.common import ROOT
 from benchmarks.runner import run_all
 
-NAMES = ("speed", "parity", "accuracy", "trust", "audit", "clustering", "pipeline", "throughput", "scale")
+NAMES = ("speed", "parity", "accuracy", "trust", "audit", "clustering", "pipeline", "throughput", "live", "scale")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)

@@ -171,11 +171,11 @@ class Section:
 
 
 def facerec(*words: str, cwd: Path) -> dict[str, Any]:
-    """Runs a command with --json in a process of its own and returns its report."""
+    """Runs a command with --json in a process of its own and returns its report, the last line it prints."""
     run = subprocess.run([*FACEREC, *words, "--json"], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True)
     if run.returncode not in (0, 3):
         raise RuntimeError(run.stderr)
-    return json.loads(run.stdout)
+    return json.loads(run.stdout.splitlines()[-1])
 
 
 @dataclass(frozen=True)

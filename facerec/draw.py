@@ -30,8 +30,8 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def annotate(image: Image, marks: Sequence[tuple[Face, str, Colour]], keypoints: bool = False) -> Image:
-    """A copy of an RGB image with a box and a caption a face (and its keypoints)."""
+def annotate(image: Image, marks: Sequence[tuple[Face, str, Colour]], keypoints: bool = False, note: str = "") -> Image:
+    """A copy of an RGB image with a box and a caption a face (and its keypoints), and a line in the upper left."""
     picture = Pillow.fromarray(image)
     pen = ImageDraw.Draw(picture)
     scale = max(min(image.shape[:2]) / 600, 0.5)
@@ -49,6 +49,9 @@ def annotate(image: Image, marks: Sequence[tuple[Face, str, Colour]], keypoints:
             y = face.box[1] - h if face.box[1] >= h else min(face.box[3], image.shape[0] - h)
             pen.rectangle((x, y, x + w, y + h), fill=colour)
             pen.text((x + width + 1 - left, y + width + 1 - top), caption, fill=WHITE, font=text)
+    if note:
+        pen.rectangle((0, 0, pen.textlength(note, font=font(14)) + 12, 24), fill=(40, 40, 40))
+        pen.text((6, 4), note, fill=WHITE, font=font(14))
     return np.asarray(picture)
 
 
@@ -112,12 +115,3 @@ def contact_sheet(
             text = text[:-2] + "…"
         pen.text((x + 3, y + height + 3), text, fill=WHITE, font=font(12))
     return np.asarray(sheet)
-
-
-def note(image: Image, text: str) -> Image:
-    """A copy of an RGB image with a line of text in its upper left corner."""
-    picture = Pillow.fromarray(image)
-    pen = ImageDraw.Draw(picture, "RGBA")
-    pen.rectangle((0, 0, pen.textlength(text, font=font(14)) + 12, 24), fill=(0, 0, 0, 140))
-    pen.text((6, 4), text, fill=WHITE, font=font(14))
-    return np.asarray(picture)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,7 @@ VIDEO_SUFFIXES = frozenset(
 )
 CUT_OFF = 0.9
 """A video that yields less of the frames it claims is cut off (small differences are common)."""
+PATIENCE, RETRY = 10.0, 0.5  # seconds until a camera that stopped is given up, and between attempts
 SEEK_GAP = 300
 """Frames from which on a jump is cheaper than decoding what lies between (a seek costs about 8 frames,
 but may land up to a key-frame interval, commonly 250 frames, before its aim)."""
@@ -33,11 +35,19 @@ def is_video(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Frame:
-    """A decoded frame: its number, its time in seconds, its RGB picture."""
+    """A decoded frame.
+
+    Attributes:
+        index: its number.
+        seconds: its time.
+        image: RGB.
+        arrived: when a camera delivered it (`time.perf_counter`); 0 for a file's.
+    """
 
     index: int
     seconds: float
     image: Image
+    arrived: float = 0.0
 
 
 class Video:
@@ -92,7 +102,7 @@ class Video:
         self._capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
         return n
 
-    def frames(self, step: int = 1) -> Iterator[Frame]:
+    def frames(self, step: int = 1) -> Generator[Frame, None, None]:
         """Every `step`-th frame, from the first to the last that can be decoded."""
         index = 0
         while (frame := self.read(index)) is not None:
@@ -126,18 +136,44 @@ class Video:
         return Frame(index, round(seconds, 3), np.ascontiguousarray(bgr[..., ::-1]))
 
 
+def ahead(frames: Iterable[Frame]) -> Generator[Frame, None, None]:
+    """Decodes each frame on another thread while the one before is worked on."""
+    waiting = iter(frames)
+    with ThreadPoolExecutor(1, "decoder") as decoder:
+        following = decoder.submit(next, waiting, None)
+        while (frame := following.result()) is not None:
+            following = decoder.submit(next, waiting, None)
+            yield frame
+
+
+def realtime(frames: Iterable[Frame]) -> Generator[Frame, None, None]:
+    """Frames no earlier than their time; none is left out where they cannot be kept up with."""
+    start = time.perf_counter()
+    for frame in frames:
+        time.sleep(max(start + frame.seconds - time.perf_counter(), 0))
+        yield frame
+
+
 class Camera:
     """A camera, or a stream's address, of which only the newest frame is kept. Use as a context manager.
 
+    One that stops is opened again, for `PATIENCE` seconds.
+
     Args:
         source: number of the camera, or an address that OpenCV opens.
+        say: told what the user should know.
+
+    Attributes:
+        lost: whether it stopped and did not come back.
 
     Raises:
         InputError: there is no such camera, or another program holds it.
     """
 
-    def __init__(self, source: int | str) -> None:
+    def __init__(self, source: int | str, say: Callable[[str], None] = lambda text: None) -> None:
         self.source = source
+        self.lost = False
+        self._say = say
         self._capture = cv2.VideoCapture(source)
         if not self._capture.isOpened():
             raise InputError(
@@ -164,16 +200,35 @@ class Camera:
         start, index = time.monotonic(), 0
         while self._running:
             ok, bgr = self._capture.read()
+            back = ok or self._reopen()
+            if not ok and back:
+                continue
             with self._news:
                 if not ok:
                     self._running = False
                 else:
                     seconds = round(time.monotonic() - start, 3)
-                    self._newest = Frame(index, seconds, np.ascontiguousarray(bgr[..., ::-1]))
+                    self._newest = Frame(index, seconds, np.ascontiguousarray(bgr[..., ::-1]), time.perf_counter())
                     index += 1
                 self._news.notify_all()
 
-    def frames(self) -> Iterator[Frame]:
+    def _reopen(self) -> bool:
+        """Tries to get a camera back that stopped; a file is at its end."""
+        if isinstance(self.source, str) and "://" not in self.source:
+            return False
+        self._say(f"camera {self.source} gives no pictures any more: trying to open it again")
+        deadline = time.monotonic() + PATIENCE
+        while self._running and time.monotonic() < deadline:
+            self._capture.release()
+            self._capture = cv2.VideoCapture(self.source)
+            if self._capture.isOpened():
+                self._say(f"camera {self.source} is back")
+                return True
+            time.sleep(RETRY)
+        self.lost = self._running
+        return False
+
+    def frames(self) -> Generator[Frame, None, None]:
         """The newest frame each time one is asked for, never the same twice; ends when the camera does."""
         last = None
         while True:

@@ -176,11 +176,14 @@ def test_from_videos_to_names(tmp_path, samples):
     assert tree(tmp_path) == before
 
 
-def test_live_names_faces_frame_by_frame_and_writes_the_video(project, clip, tmp_path):
+def test_live_follows_and_names_faces_and_writes_the_video(project, clip, tmp_path):
     result = facerec(project, "live", clip, "--headless", "--output", tmp_path / "named.mp4", "--json")
-    *frames, summary = (json.loads(line) for line in result.stdout.splitlines())
-    assert [f["frame"] for f in frames] == list(range(40)) and summary["frames"] == 40
-    assert summary["names"].get("jerry_seinfeld", 0) >= 36 and sum(summary["names"].values()) <= summary["faces"]
+    *events, summary = (json.loads(line) for line in result.stdout.splitlines())
+    assert summary["event"] == "summary" and summary["frames"] == 40
+    assert {"unique_fps", "latency_ms", "faces", "tracks", "seconds"} <= summary.keys()
+    assert {e["name"] for e in events if e["event"] == "named"} >= {"jerry_seinfeld"}
+    assert summary["names"]["jerry_seinfeld"] >= 30
+    assert sum(e["event"] == "appeared" for e in events) == sum(e["event"] == "left" for e in events)
     with Video(tmp_path / "named.mp4") as written:
         assert written.fps == pytest.approx(20) and len(list(written.frames())) == 40
 
@@ -211,7 +214,7 @@ def test_live_in_a_window_ends_with_q(project, clip):
         stack.callback(process.kill)
         search = ["xdotool", "search", "--sync", "--name", "facerec live"]
         found = subprocess.run(search, env=screen, capture_output=True, text=True, check=True, timeout=60)
-        assert json.loads(process.stdout.readline())["event"] == "frame"
+        assert json.loads(process.stdout.readline())["event"] == "appeared"
         press = ["xdotool", "windowfocus", found.stdout.split()[0], "key", "q"]
         out = err = None
         while out is None:

@@ -11,19 +11,22 @@ from typing import TYPE_CHECKING
 
 from facerec.commands import common
 from facerec.embedders import EMBEDDERS
-from facerec.errors import DataError, Exit, UsageError
+from facerec.errors import DataError, Exit, FacerecError, UsageError
 
 if TYPE_CHECKING:
+    from facerec.stages.appearances import Appearance
     from facerec.types import Prediction
 
-HELP = "images → names, or unknown"
+HELP = "images and videos → names, or unknown"
 EXAMPLES = """\
 facerec predict img.jpg
 facerec predict photos/ --output named/   annotated copies of a whole folder
 facerec predict 'party/*.jpg' --json      a line an image, for programs
+facerec predict party.mp4 --output named/  who appears from when to when, an annotated copy, the best views
 facerec predict --sample                  one random test face, with the truth
 facerec predict --batch 32                a random batch of the test set, with its accuracy"""
 
+_APPEARANCE = ("track", "name", "start", "end", "best", "distance", "probability", "reason")
 _COLUMNS = ("image", "x", "y", "w", "h", "confidence", "name", "probability", "distance", "reason", "error")
 
 
@@ -59,10 +62,17 @@ def run(args: argparse.Namespace) -> Exit:
 
     from facerec.stages.predict import expand, predict
     from facerec.types import no_progress
+    from facerec.video import is_video
 
-    images = list(expand(args.images))
+    images = list(expand(args.images, videos=True))
     if not images:
         raise UsageError(f"no images in {', '.join(args.images)}", "give images, folders or a pattern in quotes")
+    if films := [path for path in images if is_video(path)]:
+        if len(films) < len(images):
+            raise UsageError(
+                f"{films[0]} is a video, {next(p for p in images if p not in films)} is not", "one at a time"
+            )
+        return _predict_videos(args, films)
     writer = csv.writer(sys.stdout)
     if args.csv:
         writer.writerow(_COLUMNS)
@@ -109,6 +119,44 @@ def _line(prediction: Prediction, cosine: bool) -> str:
     distance = f"cosine distance {d * d / 2:.2f}" if cosine else f"distance {d:.2f}"
     probability = "" if prediction.probability is None else f"probability {prediction.probability:.2f}, "
     return f"{prediction.name}, {probability}{distance}, {where}"
+
+
+def _predict_videos(args: argparse.Namespace, films: list[Path]) -> Exit:
+    """Who appears in videos, from when to when."""
+    from facerec.errors import InputError
+    from facerec.stages.appearances import appearances
+
+    recognizer = common.make_recognizer(args, args.faces)
+    writer = csv.writer(sys.stdout)
+    if args.csv:
+        writer.writerow(("video", *_APPEARANCE, "error"))
+    result = Exit.OK
+    for film in films:
+        found: list[Appearance] = []
+        error: str | None = None
+        try:
+            found, error = appearances(film, args.output, recognizer=recognizer, progress=common.bar)
+        except InputError as failure:
+            if args.strict:
+                raise FacerecError(f"{film}: {failure.what}", failure.cure) from None
+            error = str(failure)
+        if error:
+            result = Exit.SOME_FAILED
+            print(f"  failed: {film}: {error}", file=sys.stderr)
+        rows = [appearance.to_json() for appearance in found]
+        if args.json:
+            common.print_json({"video": str(film), "error": error, "appearances": rows})
+        elif args.csv:
+            for row in rows or [{}]:
+                writer.writerow((film, *(row.get(column) for column in _APPEARANCE), error))
+        else:
+            print(f"{film}: {len(found)} appearance{'' if len(found) == 1 else 's'}")
+            for a in found:
+                what = f"distance {a.distance:.2f}" if a.name and a.distance is not None else a.reason
+                print(f"  {a.start:7.2f} – {a.end:7.2f} s  {a.name or 'unknown'}: {what}")
+    if args.output:
+        print(f"predict: {len(films)} annotated → {args.output}", file=sys.stderr)
+    return result
 
 
 def _predict_test_set(args: argparse.Namespace) -> Exit:

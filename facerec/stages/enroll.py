@@ -76,40 +76,52 @@ def enroll(
     report = EnrollReport("enroll", output, name=name)
     if output.exists():
         load_embeddings(output).require_space(embedder.space, str(output))
-    crops, qualities, sources, digests = [], [], [], []
+    taken: list[tuple[str, Image, Quality]] = []
     for photo in photos:
         try:
-            crop, quality = _pick(read_image(photo), detector, embedder, face, force)
+            taken.append((photo.stem, *_pick(read_image(photo), detector, embedder, face, force)))
         except InputError as error:
             report.failed.append(Failure(str(photo), str(error), name))
-            continue
-        data = encode_image(crop, ".png")
-        digest = hashlib.sha256(data).hexdigest()
-        source = f"{output.stem}/{name}/{photo.stem}-{digest[:8]}.png"
-        write_bytes(output.parent / source, data)
-        crops.append(crop)
-        qualities.append(quality.score)
-        sources.append(source)
-        digests.append(digest)
-    if crops:
-        n = len(crops)
-        rows = Embeddings(
-            embedder.embed(np.stack(crops)),
-            np.full(n, name),
-            np.array(sources),
-            np.full(n, "train"),
-            np.array(digests),
-            embedder.space,
-            detector.name,
-            quality=np.array(qualities, np.float32),
-            added=np.full(n, time.strftime("%Y-%m-%d")),
-        )
+    if taken:
+        rows = gallery_rows(name, taken, output, embedder, detector.name)
         now = galleries.add(output, rows)
-        report.done = n
+        report.done = len(taken)
         report.photos, report.people = int((now.labels == name).sum()), len(now.people)
         report.warnings = _odd(rows, now, gate) if gate else []
     report.seconds = time.perf_counter() - start
     return report
+
+
+def gallery_rows(
+    name: str, faces: Sequence[tuple[str, Image, Quality]], output: Path, embedder: Embedder, detector: str
+) -> Embeddings:
+    """A person's faces as rows for the gallery `output`; the crops are written into a folder of its name beside it.
+
+    Args:
+        name: the person.
+        faces: (what the picture is called, crop, quality) each.
+        output: the gallery.
+        embedder: in its space.
+        detector: name of the one that found them.
+    """
+    sources, digests = [], []
+    for called, crop, _ in faces:
+        data = encode_image(crop, ".png")
+        digests.append(hashlib.sha256(data).hexdigest())
+        sources.append(f"{output.stem}/{name}/{called}-{digests[-1][:8]}.png")
+        write_bytes(output.parent / sources[-1], data)
+    n = len(faces)
+    return Embeddings(
+        embedder.embed(np.stack([crop for _, crop, _ in faces])),
+        np.full(n, name),
+        np.array(sources),
+        np.full(n, "train"),
+        np.array(digests),
+        embedder.space,
+        detector,
+        quality=np.array([quality.score for *_, quality in faces], np.float32),
+        added=np.full(n, time.strftime("%Y-%m-%d")),
+    )
 
 
 def require_name(name: str) -> None:

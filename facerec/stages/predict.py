@@ -21,22 +21,26 @@ Emit = Callable[[str, list[Prediction], str | None], None]
 """Called for each image with its name, its predictions, and the error if it could not be read."""
 
 
-def expand(inputs: Sequence[str]) -> Iterator[Path]:
+def expand(inputs: Sequence[str], videos: bool = False) -> Iterator[Path]:
     """Files, the images in folders, and what patterns match.
 
+    Args:
+        inputs: paths and patterns.
+        videos: take video files too.
+
     Raises:
-        UsageError: nothing there, or a video.
+        UsageError: nothing there, or a video that is not wanted.
     """
     for text in inputs:
         path = Path(text)
         if path.is_dir():
             yield from find_images(path)
         elif path.exists():
-            if is_video(path):
-                raise UsageError(f"{path} is a video", f"facerec live {path}")
+            if is_video(path) and not videos:
+                raise UsageError(f"{path} is a video", f"make photos of it with `facerec extract {path}`")
             yield path
         elif matches := sorted(glob.glob(text, recursive=True)):  # noqa: PTH207 - may be absolute
-            yield from (p for p in map(Path, matches) if is_image(p) and p.is_file())
+            yield from (p for p in map(Path, matches) if (is_image(p) or (videos and is_video(p))) and p.is_file())
         else:
             raise UsageError(f"there is no {text}", "give images, folders or a pattern in quotes")
 

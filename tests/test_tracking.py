@@ -1,0 +1,217 @@
+"""Tracks: faces that move, cross, hide and come back; votes; and following them through a film."""
+
+import numpy as np
+import pytest
+from conftest import COLOURS, SPACE, STRANGER, FakeDetector, FakeEmbedder
+
+from facerec.classify import Classifier
+from facerec.follower import AT_ONCE, MAX_STEP, Follower
+from facerec.recognizer import Recognizer
+from facerec.tracking import EVIDENCE, PATIENCE, VISIBLE, Track, Tracker, moved, overlaps
+from facerec.types import Embeddings, Face, Gate, Prediction
+from facerec.video import Frame
+
+FPS = 25
+
+
+def face(x, y=50.0, side=40.0, confidence=0.99):
+    points = np.array(
+        [[x + a * side, y + b * side] for a, b in ((0.3, 0.4), (0.7, 0.4), (0.5, 0.6), (0.4, 0.8), (0.6, 0.8))]
+    )
+    return Face((x, y, x + side, y + side), confidence, points)
+
+
+def answer(name, distance=0.5, confidence=1.0):
+    return Prediction(face(0, confidence=confidence), name, distance, None, "" if name else "far", name or "ana")
+
+
+def numbers(tracks):
+    return [track.number for track in tracks]
+
+
+# --- tracker -------------------------------------------------------------------------------------
+
+
+def test_moving_faces_keep_their_tracks_also_between_detections():
+    tracker = Tracker()
+    for i in range(60):
+        if i % 3 == 0:
+            tracker.update([face(10 + 6 * i), face(700 - 6 * i, 200)], i / FPS)
+        else:
+            assert tracker.advance(i / FPS) == []
+        if i > 3:  # the motion is known
+            for track, x in zip(tracker.tracks, (10 + 6 * i, 700 - 6 * i), strict=True):
+                assert track.face.box[0] == pytest.approx(x, abs=0.5)
+                assert track.face.keypoints[2, 0] == pytest.approx(x + 20, abs=0.5)
+    assert numbers(tracker.tracks) == [1, 2]
+
+
+def test_faces_that_cross_keep_their_tracks():
+    tracker = Tracker()
+    for i in range(50):
+        tracker.update([face(10 + 8 * i, 50), face(402 - 8 * i, 62)], i / FPS)
+    assert [round(track.face.box[0]) for track in tracker.tracks] == [402, 10]
+
+
+def test_a_face_hidden_for_a_moment_comes_back_as_itself_and_is_not_shown_meanwhile():
+    tracker = Tracker()
+    for i in range(40):
+        hidden = 10 <= i < 28
+        tracker.update([] if hidden else [face(10 + 5 * i)], i / FPS)
+        shown = numbers(tracker.visible(i / FPS))
+        since = (i - 9) / FPS
+        assert shown == ([] if i == 0 or (hidden and since > VISIBLE) else [1])
+    assert numbers(tracker.tracks) == [1]
+
+
+def test_a_face_that_is_gone_ends_once_and_another_there_is_another_track():
+    tracker = Tracker()
+    tracker.update([face(10)], 0)
+    tracker.update([face(10)], 0.1)
+    assert tracker.advance(0.1 + PATIENCE) == []
+    (gone,) = tracker.advance(0.2 + PATIENCE)
+    assert gone.number == 1 and tracker.tracks == [] and tracker.advance(9) == []
+    found, _ = tracker.update([face(10)], 9)
+    assert numbers(found) == [2]
+
+
+def test_what_is_seen_once_is_not_shown():
+    tracker = Tracker()
+    tracker.update([face(10), face(300)], 0)
+    assert tracker.visible(0) == []
+    tracker.update([face(11)], 0.04)
+    assert numbers(tracker.visible(0.04)) == [1]
+
+
+def test_each_detection_goes_to_one_track_and_the_better_one():
+    tracker = Tracker()
+    tracker.update([face(100), face(130)], 0)
+    found, _ = tracker.update([face(128)], 0.04)
+    assert numbers(found) == [2]
+
+
+def test_overlaps_are_of_widened_boxes():
+    assert overlaps([face(0, side=10)], [face(0, side=10)])[0, 0] == pytest.approx(1)
+    touching = overlaps([face(0, side=10)], [face(10, side=10)])[0, 0]  # widened to 18: 8 of them shared
+    assert touching == pytest.approx(8 * 18 / (2 * 18 * 18 - 8 * 18))
+    assert overlaps([], [face(0)]).shape == (0, 1) and overlaps([face(0)], []).shape == (1, 0)
+    assert moved(face(0, side=10), np.array([0, 0, -50, -50.0])).size == 1
+
+
+# --- votes ---------------------------------------------------------------------------------------
+
+
+def test_one_good_view_or_several_poor_ones_give_a_name():
+    good, poor = Track(1, face(0), 0, 0), Track(2, face(0), 0, 0)
+    assert good.vote(answer("ana"), EVIDENCE, 0) and good.name == "ana"
+    for i in range(4):
+        assert poor.name is None
+        poor.vote(answer("ana"), EVIDENCE / 3 + 0.01, i)
+    assert poor.name == "ana"
+
+
+def test_no_name_without_most_of_the_votes():
+    track = Track(1, face(0), 0, 0)
+    for i, name in enumerate([None, "ana", "ben", None, "ana", "ben"] * 3):
+        track.vote(answer(name), 0.9, i)
+        assert track.name is None
+    assert track.prediction.name is None
+
+
+def test_a_name_stays_and_what_is_shown_is_its_best_view():
+    track = Track(1, face(0), 0, 0)
+    track.vote(answer("ana", 0.7), 0.9, 0)
+    assert track.vote(answer(None, 1.2), 0.6, 1) and track.vote(answer("ben", 0.9), 0.5, 2)
+    assert (track.name, track.prediction.distance) == ("ana", 0.7)
+    assert track.vote(answer("ana", 0.4), 0.9, 3) and track.prediction.distance == 0.4
+
+
+def test_a_track_that_has_gone_over_to_another_person_says_so():
+    track = Track(1, face(0), 0, 0)
+    track.vote(answer("ana"), 0.6, 0)
+    assert track.vote(answer("ben"), 0.5, 1)
+    assert not track.vote(answer("ben"), 0.5, 2) and track.name == "ana"
+
+
+# --- following a film ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recognizer():
+    x = np.array([COLOURS[name] for name in ("ana", "ben", "cleo")], np.float32) - 127.5
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    names = np.array(["ana", "ben", "cleo"])
+    people = Embeddings(x, names, names, np.array(["train"] * 3), names, SPACE)
+    return Recognizer(FakeDetector(), FakeEmbedder(), Classifier.train("nearest", people, Gate(0.4)))
+
+
+def scene(i, faces):
+    """A noisy grey picture with coloured squares at (x, y)."""
+    rng = np.random.default_rng(i)
+    image = np.repeat(rng.integers(90, 150, (200, 640, 1)).astype(np.uint8), 3, axis=2)
+    for (x, y), colour in faces:
+        image[y : y + 50, x : x + 50] = np.clip(np.array(colour) + rng.integers(-9, 10, (50, 50, 1)), 0, 255)
+    return Frame(i, i / FPS, image)
+
+
+def walk(i):
+    """Ana walks to the right, a stranger to the left, ben comes and goes."""
+    faces = [((10 + 4 * i, 20), COLOURS["ana"]), ((500 - 4 * i, 120), STRANGER)]
+    return scene(i, faces + ([((580, 10), COLOURS["ben"])] if 20 <= i < 50 else []))
+
+
+def followed(recognizer, frames, **options):
+    """Name or None by track, in each frame; and the events."""
+    follower = Follower(recognizer, **options)
+    shown, events = [], []
+    for frame in frames:
+        shown.append({track.number: track.name for track in follower.follow(frame)})
+        happened = follower.events
+        events += [(kind, t.number, t.name) for kind in ("appeared", "named", "left") for t in getattr(happened, kind)]
+    return follower, shown, events + [("left", t.number, t.name) for t in follower.finish()]
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_everyone_is_followed_and_named_once_and_strangers_are_not(recognizer, step):
+    _, shown, events = followed(recognizer, map(walk, range(90)), step=step)
+    assert sorted(e for e in events if e[0] != "appeared") == [
+        ("left", 1, "ana"), ("left", 2, None), ("left", 3, "ben"), ("named", 1, "ana"), ("named", 3, "ben"),
+    ]  # fmt: skip
+    assert sorted(number for kind, number, _ in events if kind == "appeared") == [1, 2, 3]
+    assert all(frame.keys() >= {1, 2} for frame in shown[2 * step :])
+    for number in (1, 3):  # once shown, a name never changes
+        names = [frame[number] for frame in shown if number in frame]
+        assert len(set(names[names.index(next(filter(None, names))) :])) == 1
+    assert recognizer.detector.calls == -(-90 // step)
+    assert recognizer.embedder.embedded < 20
+
+
+def test_few_faces_are_looked_at_in_one_frame(recognizer):
+    film = [scene(i, [((10 + 100 * k, 20), COLOURS["ana"]) for k in range(6)]) for i in range(8)]
+    follower = Follower(recognizer, step=1)
+    before = 0
+    for frame in film:
+        follower.follow(frame)
+        assert recognizer.embedder.embedded - before <= AT_ONCE
+        before = recognizer.embedder.embedded
+    assert before == 6 and {t.name for t in follower.tracker.tracks} == {"ana"}
+
+
+def test_another_person_in_the_same_place_is_another_track(recognizer):
+    film = [scene(i, [((50, 50), COLOURS["ana" if i < 40 else "ben"])]) for i in range(200)]
+    _, shown, events = followed(recognizer, film, step=1)
+    assert [e for e in events if e[0] == "named"] == [("named", 1, "ana"), ("named", 2, "ben")]
+    assert shown[39] == {1: "ana"} and shown[-1] == {2: "ben"}
+    assert all(name in {1: (None, "ana"), 2: (None, "ben")}[number] for f in shown for number, name in f.items())
+
+
+def test_the_step_fits_the_machine(recognizer):
+    follower = Follower(recognizer, rate=25)
+    follower._detecting = 0.030
+    follower.worked(0.005)
+    assert follower.step == 1
+    follower._detecting = 0.110
+    assert follower.step == 3
+    follower._between = 0.045
+    assert follower.step == MAX_STEP
+    assert Follower(recognizer, step=4).step == 4
