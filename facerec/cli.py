@@ -14,6 +14,7 @@ from typing import NoReturn
 from facerec import __version__
 from facerec.commands import (
     audit,
+    blur,
     calibrate,
     cluster,
     detect,
@@ -42,6 +43,7 @@ COMMANDS = {
     "train": train,
     "predict": predict,
     "live": live,
+    "blur": blur,
     "verify": verify,
     "explain": explain,
     "enroll": enroll,

@@ -7,7 +7,7 @@ import os
 import platform
 import threading
 from collections.abc import Iterator
-from functools import cache
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +52,35 @@ def session(path: Path, threads: int) -> Any:
         raise WeightsError(f"{path} cannot be loaded ({error})", "facerec models pull --force") from error
 
 
-@cache
-def _blas() -> Any:
-    from threadpoolctl import ThreadpoolController
+class _Blas:
+    """Keeps BLAS to one thread while there are users.
 
-    return ThreadpoolController()
+    All limits are set on one thread of its own: threadpoolctl heeds only the one that set the first, and a user may
+    be the first to come but not the last to go.
+    """
+
+    def __init__(self) -> None:
+        from threadpoolctl import ThreadpoolController
+
+        self._controller = ThreadpoolController().select(user_api="blas")
+        self._setter = ThreadPoolExecutor(1, "blas")
+        self._lock, self._users, self._limit = threading.Lock(), 0, contextlib.ExitStack()
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._setter.submit(lambda: self._limit.enter_context(self._controller.limit(limits=1))).result()
+            self._users += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._setter.submit(self._limit.close).result()
 
 
-_lock, _users, _limit = threading.Lock(), 0, contextlib.ExitStack()
+_one_blas: _Blas | None = None
+_making = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -69,18 +90,14 @@ def one_blas_thread() -> Iterator[None]:
     For products too small to be shared, from callers that run side by side: BLAS would make them wait for
     one another.
     """
-    global _users
-    with _lock:
-        if _users == 0:
-            _limit.enter_context(_blas().limit(limits=1, user_api="blas"))
-        _users += 1
+    global _one_blas
+    with _making:
+        blas = _one_blas = _one_blas or _Blas()
+    blas.enter()
     try:
         yield
     finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                _limit.close()
+        blas.leave()
 
 
 class Net:

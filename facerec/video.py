@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -291,3 +293,16 @@ class VideoWriter:
                 raise ArtifactError(
                     f"{self.path}: {written} of {self._frames} frames could be written", "is the disk full?"
                 )
+
+
+def with_sound(silent: Path, original: Path, output: Path) -> None:
+    """Copies a video and, with ffmpeg, the sound of the one that it was made from."""
+    if program := shutil.which("ffmpeg"):
+        inputs = ["-i", str(silent), "-i", str(original)]
+        streams = ["-map", "0:v", "-map", "1:a?", "-c:v", "copy", "-c:a", "copy", "-shortest"]
+        run = subprocess.run(
+            [program, "-nostdin", "-v", "error", "-y", *inputs, *streams, str(output)], capture_output=True, text=True
+        )
+        if run.returncode == 0:
+            return
+    shutil.copyfile(silent, output)

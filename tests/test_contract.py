@@ -1,5 +1,6 @@
 """What every detector and every embedder must keep to, on the real networks."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import cv2
@@ -184,20 +185,34 @@ def test_threads_change_no_face(detector, astronaut):
         np.testing.assert_allclose(one.box, other.box, atol=1e-3)
 
 
+def blas_threads():
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
 def test_products_are_kept_on_their_threads_only_while_somebody_detects():
     """The limit holds for the whole process, so it must go with the last who asked for it."""
-
-    def blas():
-        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-
-    before = blas()
+    before = blas_threads()
     with ExitStack() as first, ExitStack() as second:
         first.enter_context(runtime.one_blas_thread())
         second.enter_context(runtime.one_blas_thread())
-        assert set(blas()) <= {1}
+        assert set(blas_threads()) <= {1}
         first.close()
-        assert set(blas()) <= {1}
-    assert blas() == before
+        assert set(blas_threads()) <= {1}
+    assert blas_threads() == before
+
+
+def test_threads_that_come_and_go_leave_the_limit_as_it_was():
+    before = blas_threads()
+    inside = set()
+
+    def work(n):
+        for _ in range(n):
+            with runtime.one_blas_thread():
+                inside.update(blas_threads())
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(work, [40] * 3))
+    assert blas_threads() == before and inside <= {1}
 
 
 def test_a_network_that_is_none_is_refused(tmp_path):

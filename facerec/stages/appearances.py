@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
@@ -18,7 +16,7 @@ from facerec.follower import Follower, mark
 from facerec.recognizer import Recognizer
 from facerec.tracking import Track
 from facerec.types import Image, Progress, no_progress
-from facerec.video import Frame, Video, VideoWriter, ahead
+from facerec.video import Frame, Video, VideoWriter, ahead, with_sound
 
 STEP = 2  # frames from one detection to the next
 
@@ -107,22 +105,9 @@ def appearances(
         tracks += follower.finish()
         if copy is not None and silent is not None:
             with atomic_path(copy) as whole:
-                _with_sound(silent, path, whole)
+                with_sound(silent, path, whole)
             write_image(copy.with_suffix(".faces.png"), _best_views(tracks))
     return sorted(map(Appearance.of, tracks), key=lambda a: (a.start, a.track)), video.cut_off
-
-
-def _with_sound(silent: Path, original: Path, output: Path) -> None:
-    """Copies a video and, with ffmpeg, the sound of the one that it was made from."""
-    if program := shutil.which("ffmpeg"):
-        inputs = ["-i", str(silent), "-i", str(original)]
-        streams = ["-map", "0:v", "-map", "1:a?", "-c:v", "copy", "-c:a", "copy", "-shortest"]
-        run = subprocess.run(
-            [program, "-nostdin", "-v", "error", "-y", *inputs, *streams, str(output)], capture_output=True, text=True
-        )
-        if run.returncode == 0:
-            return
-    shutil.copyfile(silent, output)
 
 
 def _best_views(tracks: list[Track]) -> Image:

@@ -1,0 +1,84 @@
+"""facerec blur"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from facerec.commands import common
+from facerec.embedders import EMBEDDERS
+from facerec.errors import Exit, FacerecError, InputError, UsageError
+
+HELP = "images and videos → copies with faces hidden"
+EXAMPLES = """\
+facerec blur party.mp4                        everybody's face → blurred/party.mp4
+facerec blur photos/ --except Ana --except Ben    all but theirs (they must be enrolled)
+facerec blur party.mp4 --only Ana --how solid     nobody's but hers"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument("inputs", nargs="+", help="images, videos, folders, or patterns in quotes")
+    parser.add_argument("--output", type=Path, default=Path("blurred"), metavar="FOLDER", help="default: %(default)s")
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument("--except", dest="keep", action="append", metavar="NAME", help="leave this person's face visible")
+    who.add_argument("--only", action="append", metavar="NAME", help="hide this person's face only")
+    parser.add_argument("--how", choices=("blur", "pixelate", "solid"), default="blur", help="default: %(default)s")
+    common.add_names_arguments(parser)
+    common.add_detector_arguments(parser, None, choose=False)
+    parser.add_argument("--embedder", choices=EMBEDDERS, default=EMBEDDERS[0], help="engine (default: %(default)s)")
+    parser.add_argument("--strict", action="store_true", help="stop at the first input that cannot be read")
+    parser.add_argument("--json", action="store_true", help="a line of JSON an input")
+
+
+def run(args: argparse.Namespace) -> Exit:
+    """Hides faces."""
+    import os
+
+    from facerec import runtime
+    from facerec.stages.blur import Hidden, blur_image, blur_video
+    from facerec.stages.common import output_names
+    from facerec.stages.predict import expand
+    from facerec.video import is_video
+
+    paths = list(expand(args.inputs, videos=True))
+    if not paths:
+        raise UsageError(f"nothing in {', '.join(args.inputs)}", "give images, videos, folders or a pattern in quotes")
+    recognizer = common.make_recognizer(args, "all") if args.keep or args.only else None
+    if recognizer is not None:
+        known = set(recognizer.classifier.people)
+        if strangers := sorted({*(args.keep or args.only)} - known):
+            raise UsageError(f"{strangers[0]} is not enrolled", f"known are: {', '.join(sorted(known)[:10])}")
+    detector = recognizer.detector if recognizer else common.make_detector(args, runtime.cpu_count())
+
+    def wanted(name: str | None) -> bool:
+        return name in args.only if args.only else name not in (args.keep or ())
+
+    full = [Path(os.path.abspath(p)) for p in paths]  # noqa: PTH100 - without "..", links kept
+    base = Path(os.path.commonpath([p.parent for p in full]))
+    names = output_names([p.relative_to(base) for p in full])
+    result = Exit.OK
+    for path, name in zip(paths, names, strict=True):
+        copy = args.output / f"{name}{'.mp4' if is_video(path) else '.jpg'}"
+        if copy.resolve() in {p.resolve() for p in full}:
+            raise UsageError(f"{copy} is one of the inputs", "choose another --output")
+        error, hidden = None, Hidden()
+        options = {"detector": detector, "recognizer": recognizer, "wanted": wanted, "how": args.how}
+        try:
+            if is_video(path):
+                hidden, error = blur_video(path, copy, progress=common.bar, **options)
+            else:
+                hidden = blur_image(path, copy, **options)
+        except InputError as failure:
+            if args.strict:
+                raise FacerecError(f"{path}: {failure.what}", failure.cure) from None
+            error = str(failure)
+        if error:
+            result = Exit.SOME_FAILED
+            print(f"  failed: {path}: {error}", file=sys.stderr)
+        if args.json:
+            common.print_json({"input": str(path), "output": str(copy), "error": error, **vars(hidden)})
+        elif not error:
+            print(f"{path}: {hidden.hidden} of {hidden.faces} faces hidden → {copy}")
+    return result

@@ -1,0 +1,150 @@
+"""blur: whose faces are hidden, for how long, and that nothing of them is left."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import COLOURS, SPACE, STRANGER, FakeDetector, FakeEmbedder, photo, save, video
+
+from facerec.classify import Classifier
+from facerec.errors import UsageError
+from facerec.images import read_image
+from facerec.recognizer import Recognizer
+from facerec.stages.blur import BLOCKS, WAYS, blur_image, blur_video, filled, hide
+from facerec.types import Embeddings, Gate
+from facerec.video import Video
+
+
+class Forgetful(FakeDetector):
+    """Overlooks faces in two frames of three."""
+
+    def detect(self, image):
+        faces = super().detect(image)
+        return faces if self.calls % 3 == 1 else []
+
+
+@pytest.fixture
+def recognizer():
+    x = np.array([COLOURS[name] for name in ("ana", "ben", "cleo")], np.float32) - 127.5
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    names = np.array(["ana", "ben", "cleo"])
+    people = Embeddings(x, names, names, np.array(["train"] * 3), names, SPACE)
+    return Recognizer(FakeDetector(), FakeEmbedder(), Classifier.train("nearest", people, Gate(0.4)))
+
+
+GROUP = photo(5, [COLOURS["ben"], STRANGER, COLOURS["ana"]])
+
+
+def coloured(image, colour, slack=60):
+    """Pixels of about that colour."""
+    return int((np.abs(image.astype(int) - np.array(colour)).max(axis=2) < slack).sum())
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_nothing_but_a_few_mean_colours_is_left_of_a_hidden_face(astronaut, how):
+    box = np.array([170.0, 60, 275, 210])
+    hidden = hide(astronaut, [box], how)
+    assert hidden.shape == astronaut.shape and (astronaut[300:] == hidden[300:]).all()
+    inside = (slice(60, 210), slice(170, 275))
+    if how != "blur":
+        assert len(np.unique(hidden[inside].reshape(-1, 3), axis=0)) <= (1 if how == "solid" else BLOCKS**2)
+    else:
+        detail, left = (
+            cv2.Laplacian(cv2.cvtColor(image[inside], cv2.COLOR_RGB2GRAY), cv2.CV_32F).var()
+            for image in (astronaut, hidden)
+        )
+        assert left < detail / 50
+
+
+def test_faces_at_the_edge_and_outside_are_no_trouble():
+    image = photo(1)
+    boxes = [np.array([-20.0, -20, 10, 10]), np.array([85.0, 85, 130, 140]), np.array([200.0, 200, 220, 230])]
+    for how in WAYS:
+        assert hide(image, boxes, how).shape == image.shape
+
+
+@pytest.mark.parametrize(
+    ("wanted", "hidden"),
+    [
+        (lambda name: True, {"ana", "ben", None}),
+        (lambda name: name != "ana", {"ben", None}),
+        (lambda name: name == "ana", {"ana"}),
+    ],
+    ids=["all", "except", "only"],
+)
+def test_the_right_faces_of_a_picture_are_hidden(in_tmp, recognizer, wanted, hidden):
+    save(in_tmp / "group.png", GROUP)
+    found = blur_image(
+        in_tmp / "group.png", in_tmp / "out.png", detector=recognizer.detector, recognizer=recognizer,
+        wanted=wanted, how="solid",
+    )  # fmt: skip
+    assert (found.faces, found.hidden) == (3, len(hidden))
+    copy = read_image(in_tmp / "out.png")
+    for name, colour in (("ana", COLOURS["ana"]), ("ben", COLOURS["ben"]), (None, STRANGER)):
+        assert (coloured(copy, colour) < 20) == (name in hidden)
+
+
+def walking(n=60):
+    """Ana walks to the right; a stranger comes for a while."""
+    frames = []
+    for i in range(n):
+        image = np.repeat(np.random.default_rng(i).integers(90, 150, (160, 400, 1)).astype(np.uint8), 3, axis=2)
+        image[20:70, 20 + 4 * i : 70 + 4 * i] = COLOURS["ana"]
+        if 20 <= i < 45:
+            image[95:145, 330 - 3 * i : 380 - 3 * i] = STRANGER
+        frames.append(image)
+    return frames
+
+
+def test_a_face_stays_hidden_between_its_detections_and_around_them(in_tmp):
+    path = video(in_tmp / "walk.mp4", walking(), fps=20)
+    found, cut_off = blur_video(
+        path, in_tmp / "out" / "walk.mp4", detector=Forgetful(), recognizer=None, wanted=lambda name: True, how="solid"
+    )
+    assert cut_off is None and (found.faces, found.hidden) == (2, 2)
+    with Video(in_tmp / "out" / "walk.mp4") as copy:
+        frames = [frame.image for frame in copy.frames()]
+    assert len(frames) == 60
+    assert max(coloured(f, COLOURS["ana"]) for f in frames) < 30 and max(coloured(f, STRANGER) for f in frames) < 30
+
+
+def test_who_is_named_late_in_a_video_is_shown_or_hidden_from_its_beginning(in_tmp, recognizer):
+    path = video(in_tmp / "walk.mp4", walking(), fps=20)
+    blur_video(
+        path, in_tmp / "out.mp4", detector=recognizer.detector, recognizer=recognizer,
+        wanted=lambda name: name != "ana", how="solid",
+    )  # fmt: skip
+    with Video(in_tmp / "out.mp4") as copy:
+        for frame in copy.frames():
+            assert coloured(frame.image, COLOURS["ana"]) > 1500 and coloured(frame.image, STRANGER) < 30
+
+
+def test_a_track_is_filled_in_between_and_around():
+    places = [(5, np.array([0.0, 0, 10, 10])), (9, np.array([8.0, 4, 18, 14]))]
+    masks = dict(filled(places, 6))
+    assert sorted(masks) == list(range(0, 16))
+    np.testing.assert_allclose(masks[7], [4, 2, 14, 12])
+    np.testing.assert_allclose(masks[0], masks[5])
+    np.testing.assert_allclose(masks[15], masks[9])
+
+
+def test_the_copy_never_overwrites_the_video(in_tmp):
+    path = video(in_tmp / "a.mp4", walking(3))
+    with pytest.raises(UsageError, match="the video itself"):
+        blur_video(path, path, detector=FakeDetector(), recognizer=None, wanted=lambda name: True, how="blur")
+
+
+@pytest.mark.usefixtures("fakes")
+def test_the_command_takes_pictures_and_videos_and_reports_what_it_hid(in_tmp, run):
+    save(in_tmp / "album" / "group.png", GROUP)
+    (in_tmp / "album" / "bad.jpg").write_text("no picture")
+    video(in_tmp / "walk.mp4", walking(10))
+    result = run("blur", "album", "walk.mp4", "--json", "--how", "solid")
+    rows = {Path(line["input"]).name: line for line in map(json.loads, result.out.splitlines())}
+    assert result.code == 3 and "not a picture" in rows["bad.jpg"]["error"]
+    assert (rows["group.png"]["faces"], rows["group.png"]["hidden"]) == (3, 3)
+    assert coloured(read_image(Path(rows["group.png"]["output"])), COLOURS["ana"]) < 20
+    assert Path(rows["walk.mp4"]["output"]).stat().st_mode & 0o77 == 0
+    assert run("blur", "album", "--except", "nobody").code in (1, 2)
