@@ -14,9 +14,11 @@ import pytest
 from PIL import Image as Pillow
 
 from facerec import cli, weights
+from facerec.classify import Classifier
 from facerec.embedders import DEFAULT_MARGIN
 from facerec.errors import WeightsError
-from facerec.types import Crop, Embeddings, Face, Space
+from facerec.recognizer import Recognizer
+from facerec.types import Crop, Embeddings, Face, Gate, Space
 
 CROP = Crop(DEFAULT_MARGIN)
 SPACE = Space("facenet-128", "fake", CROP, False)
@@ -246,3 +248,13 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no research data in {folder}; set FACEREC_DATA")
     return folder
+
+
+@pytest.fixture
+def recognizer() -> Recognizer:
+    """Ana, ben and cleo, one photo each."""
+    x = np.array([COLOURS[name] for name in ("ana", "ben", "cleo")], np.float32) - 127.5
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    names = np.array(["ana", "ben", "cleo"])
+    people = Embeddings(x, names, names, np.array(["train"] * 3), names, SPACE)
+    return Recognizer(FakeDetector(), FakeEmbedder(), Classifier.train("nearest", people, Gate(0.4)))

@@ -6,14 +6,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import COLOURS, SPACE, STRANGER, FakeDetector, FakeEmbedder, photo, save, video
+from conftest import COLOURS, STRANGER, FakeDetector, photo, save, video
 
-from facerec.classify import Classifier
 from facerec.errors import UsageError
 from facerec.images import read_image
-from facerec.recognizer import Recognizer
 from facerec.stages.blur import BLOCKS, WAYS, blur_image, blur_video, filled, hide
-from facerec.types import Embeddings, Gate
 from facerec.video import Video
 
 
@@ -23,15 +20,6 @@ class Forgetful(FakeDetector):
     def detect(self, image):
         faces = super().detect(image)
         return faces if self.calls % 3 == 1 else []
-
-
-@pytest.fixture
-def recognizer():
-    x = np.array([COLOURS[name] for name in ("ana", "ben", "cleo")], np.float32) - 127.5
-    x /= np.linalg.norm(x, axis=1, keepdims=True)
-    names = np.array(["ana", "ben", "cleo"])
-    people = Embeddings(x, names, names, np.array(["train"] * 3), names, SPACE)
-    return Recognizer(FakeDetector(), FakeEmbedder(), Classifier.train("nearest", people, Gate(0.4)))
 
 
 GROUP = photo(5, [COLOURS["ben"], STRANGER, COLOURS["ana"]])

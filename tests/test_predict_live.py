@@ -32,11 +32,6 @@ def colours(space=SPACE):
     return Embeddings(x, names, names, np.array(["train"] * 3), names, space)
 
 
-@pytest.fixture
-def recognizer():
-    return Recognizer(FakeDetector(), FakeEmbedder(), Classifier.train("nearest", colours(), Gate(0.4)))
-
-
 GROUP = photo(5, [COLOURS["ben"], STRANGER, COLOURS["ana"]])
 
 

@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-from conftest import COLOURS, SPACE, STRANGER, FakeDetector, FakeEmbedder
+from conftest import COLOURS, STRANGER
 
-from facerec.classify import Classifier
 from facerec.follower import AT_ONCE, MAX_STEP, Follower
-from facerec.recognizer import Recognizer
 from facerec.tracking import EVIDENCE, PATIENCE, VISIBLE, Track, Tracker, moved, overlaps
-from facerec.types import Embeddings, Face, Gate, Prediction
+from facerec.types import Face, Prediction
 from facerec.video import Frame
 
 FPS = 25
@@ -134,15 +132,6 @@ def test_a_track_that_has_gone_over_to_another_person_says_so():
 
 
 # --- following a film ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def recognizer():
-    x = np.array([COLOURS[name] for name in ("ana", "ben", "cleo")], np.float32) - 127.5
-    x /= np.linalg.norm(x, axis=1, keepdims=True)
-    names = np.array(["ana", "ben", "cleo"])
-    people = Embeddings(x, names, names, np.array(["train"] * 3), names, SPACE)
-    return Recognizer(FakeDetector(), FakeEmbedder(), Classifier.train("nearest", people, Gate(0.4)))
 
 
 def scene(i, faces):

@@ -58,12 +58,13 @@ def run(args: argparse.Namespace) -> Exit:
     full = [Path(os.path.abspath(p)) for p in paths]  # noqa: PTH100 - without "..", links kept
     base = Path(os.path.commonpath([p.parent for p in full]))
     names = output_names([p.relative_to(base) for p in full])
+    copies = [args.output / f"{n}{'.mp4' if is_video(p) else '.jpg'}" for p, n in zip(paths, names, strict=True)]
+    if clash := {copy.resolve() for copy in copies} & {p.resolve() for p in full}:
+        raise UsageError(f"{clash.pop()} is one of the inputs", "choose another --output")
     result = Exit.OK
-    for path, name in zip(paths, names, strict=True):
-        copy = args.output / f"{name}{'.mp4' if is_video(path) else '.jpg'}"
-        if copy.resolve() in {p.resolve() for p in full}:
-            raise UsageError(f"{copy} is one of the inputs", "choose another --output")
-        error, hidden = None, Hidden()
+    for path, copy in zip(paths, copies, strict=True):
+        error: str | None = None
+        hidden: Hidden | None = None
         options = {"detector": detector, "recognizer": recognizer, "wanted": wanted, "how": args.how}
         try:
             if is_video(path):
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> Exit:
             result = Exit.SOME_FAILED
             print(f"  failed: {path}: {error}", file=sys.stderr)
         if args.json:
-            common.print_json({"input": str(path), "output": str(copy), "error": error, **vars(hidden)})
-        elif not error:
+            common.print_json({"input": str(path), "output": str(copy), "error": error, **vars(hidden or Hidden())})
+        elif hidden is not None:  # also of a video that is cut off
             print(f"{path}: {hidden.hidden} of {hidden.faces} faces hidden → {copy}")
     return result

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--step", type=common.positive, metavar="K",
         help="look for faces in every K-th frame (default: what the machine can do)",
     )  # fmt: skip
-    common.add_detector_arguments(parser, "all")
+    common.add_detector_arguments(parser, None, choose=False)
     parser.add_argument("--embedder", choices=EMBEDDERS, default=EMBEDDERS[0], help="engine (default: %(default)s)")
     parser.set_defaults(min_face=40)
 
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> Exit:
     if args.video and args.output and args.video.resolve() == args.output.resolve():
         raise UsageError(f"{args.output} is the video itself", "choose another --output")
     window = None if args.headless else Window("facerec live")
-    recognizer = common.make_recognizer(args, args.faces)
+    recognizer = common.make_recognizer(args, "all")
 
     def say(text: str) -> None:
         print(f"facerec: {text}", file=sys.stderr, flush=True)

@@ -72,6 +72,8 @@ def run(args: argparse.Namespace) -> Exit:
             raise UsageError(
                 f"{films[0]} is a video, {next(p for p in images if p not in films)} is not", "one at a time"
             )
+        if args.faces != "all":
+            raise UsageError("--faces is for images", "in videos all faces are followed")
         return _predict_videos(args, films)
     writer = csv.writer(sys.stdout)
     if args.csv:
@@ -126,7 +128,7 @@ def _predict_videos(args: argparse.Namespace, films: list[Path]) -> Exit:
     from facerec.errors import InputError
     from facerec.stages.appearances import appearances
 
-    recognizer = common.make_recognizer(args, args.faces)
+    recognizer = common.make_recognizer(args, "all")
     writer = csv.writer(sys.stdout)
     if args.csv:
         writer.writerow(("video", *_APPEARANCE, "error"))
