@@ -190,14 +190,18 @@ class Manifest:
         except ValueError:  # another drive
             return path.resolve().as_posix()
 
-    def is_done(self, key: str, sha256: str, options: dict[str, Any]) -> bool:
-        """Whether this very content was treated with these very options, and its outputs are still there."""
+    def is_done(self, key: str, path: Path, options: dict[str, Any]) -> bool:
+        """Whether this very content was treated with these very options, and its outputs are still there.
+
+        Raises:
+            OSError: the input cannot be read.
+        """
         record = self.records.get(key)
         return (
             record is not None
-            and record.sha256 == sha256
             and record.options == json.loads(json.dumps(options))
             and all((self.folder / o["path"]).is_file() for o in record.outputs)
+            and record.sha256 == sha256_of(path)
         )
 
     def write(self, record: Record) -> None:

@@ -54,7 +54,7 @@ class LinearSVM:
 
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The number of unique classes")  # one photo each is meant
-            fitted = LinearSVC(C=1.0, random_state=0).fit(vectors, labels)
+            fitted = LinearSVC(C=1.0, dual=True, random_state=0).fit(vectors, labels)
         return cls(fitted.coef_, fitted.intercept_)
 
     def scores(self, vectors: FloatArray) -> Scores:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import logging
 import os
@@ -93,6 +94,7 @@ def entry() -> NoReturn:
     sys.stderr.flush()
     if code in (Exit.ERROR, Exit.INTERRUPTED):
         os._exit(code)  # workers may still be inside native code, which aborts when it is unwound
+    gc.freeze()  # the process ends: no last search for cycles among scikit-learn's objects, 0.15 s
     sys.exit(code)
 
 

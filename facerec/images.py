@@ -52,10 +52,10 @@ def find_files(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
     seen: set[Path] = set()
     for top, folders, files in os.walk(folder, followlinks=True):
         here = Path(top)
-        if here.resolve() in seen:
+        if (real := here.resolve()) in seen:
             folders.clear()
             continue
-        seen.add(here.resolve())
+        seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = (here / name for name in files)
         found += [p for p in paths if wanted(p) and (p.is_file() or not p.exists())]

@@ -6,14 +6,9 @@ import io
 import warnings
 from collections.abc import Mapping, Sequence
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
 import numpy.typing as npt
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure  # without pyplot: no window, nothing shared between threads, half the import
 
 MAX_PEOPLE = 60  # beyond, a cell of the matrix is too small to read
 
@@ -30,7 +25,8 @@ def confusion_matrix(truth: Sequence[str], answers: Sequence[str], title: str) -
         labels = sorted(sorted(labels, key=lambda name: -mistakes[name])[:MAX_PEOPLE])
         title += f"\n(the {MAX_PEOPLE} people with the most mistakes)"
     side = min(3.0 + 0.45 * len(labels), 24)
-    figure, axes = plt.subplots(figsize=(side, side), layout="constrained")
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
     place = {name: i for i, name in enumerate(labels)}
     counts = np.zeros((len(labels), len(labels)), int)
     for t, a in zip(truth, answers, strict=True):
@@ -69,7 +65,8 @@ def curves(
         points: mark the values.
         diagonal: draw y = x.
     """
-    figure, axes = plt.subplots(figsize=(6, 4.2), layout="constrained")
+    figure = Figure(figsize=(6, 4.2), layout="constrained")
+    axes = figure.subplots()
     for name, (xs, ys) in series.items():
         axes.plot(xs, ys, "o-" if points else "-", label=name, markersize=4, linewidth=1.6)
     if diagonal:
@@ -89,7 +86,8 @@ def distances(
     genuine: npt.NDArray[np.floating], impostor: npt.NDArray[np.floating], threshold: float | None = None
 ) -> bytes:
     """Histograms of genuine and impostor distances, and a line where the threshold is."""
-    figure, axes = plt.subplots(figsize=(6, 4.2), layout="constrained")
+    figure = Figure(figsize=(6, 4.2), layout="constrained")
+    axes = figure.subplots()
     bins = np.linspace(0, 2, 81).tolist()
     for values, label, colour in ((genuine, "same person", "green"), (impostor, "different people", "red")):
         if len(values):
@@ -106,5 +104,4 @@ def _png(figure: Figure) -> bytes:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font lacks shows as boxes
         figure.savefig(data, dpi=110, format="png", metadata={"Software": None})
-    plt.close(figure)
     return data.getvalue()

@@ -275,18 +275,19 @@ def evaluate_identify(photos: Photos, seconds_a_photo: float, seed: int = 0, dra
         raise DataError("identification needs two people with two photos each", "add people and photos")
     rng = np.random.default_rng(seed)
     sizes = [n for n in GALLERY_SIZES if n < len(names)] + [len(names)]
+    drawn = [
+        np.array([rng.choice(groups[p], 2, replace=False) for p in rng.choice(names, n, replace=False)]).T
+        for n in sizes
+        for _ in range(draws)
+    ]
+    results = _side_by_side(delayed(_identify)(photos, gallery, probes) for gallery, probes in drawn)
     points: dict[str, list[IdentifyPoint]] = {kind: [] for kind in KINDS}
-    for n in sizes:
-        drawn = [
-            np.array([rng.choice(groups[p], 2, replace=False) for p in rng.choice(names, n, replace=False)]).T
-            for _ in range(draws)
-        ]
-        results = _side_by_side(delayed(_identify)(photos, gallery, probes) for gallery, probes in drawn)
+    for i, n in enumerate(sizes):
         for kind in KINDS:
-            accuracy, seconds = np.array([result[kind] for result in results]).T
+            accuracy, seconds = np.array([result[kind] for result in results[i * draws : (i + 1) * draws]]).T
             spread = float(accuracy.std(ddof=1) / np.sqrt(draws))
             points[kind].append(IdentifyPoint(n, float(accuracy.mean()), spread, seconds_a_photo + seconds.mean()))
-    ranks = [_ranks(photos, gallery, probes) for gallery, probes in drawn]
+    ranks = [_ranks(photos, gallery, probes) for gallery, probes in drawn[-draws:]]
     cmc = metrics.cumulative_match(np.concatenate(ranks), MAX_RANK).tolist()
     used = np.concatenate([groups[p] for p in names])
     failures = photos.names[used[photos.missing[used]]].tolist()

@@ -112,7 +112,8 @@ def process(
     start = time.perf_counter()
     report = StageReport(stage, output)
     with Manifest(output) as manifest:
-        keys = {manifest.key(item.path) for item in items}
+        key_of = {item.path: manifest.key(item.path) for item in items}
+        keys = set(key_of.values())
         tops = {manifest.key(root) for root in roots}
         below = [k for k in manifest.records if any(k == t or t == "." or k.startswith(f"{t}/") for t in tops)]
         gone = [key for key in below if key not in keys]
@@ -122,18 +123,25 @@ def process(
             (r.split, r.label, r.options.get("name")): key for key, r in manifest.records.items() if key not in keys
         }
         for item in items:
-            owner.setdefault((item.split, item.label, item.name), manifest.key(item.path))
+            owner.setdefault((item.split, item.label, item.name), key_of[item.path])
 
-        def treat(item: Item) -> tuple[Record, bool]:
-            key = manifest.key(item.path)
-            asked = {**options, **item.options, "name": item.name, "label": item.label, "split": item.split}
+        def asked(item: Item) -> dict[str, Any]:
+            return {**options, **item.options, "name": item.name, "label": item.label, "split": item.split}
+
+        def is_done(item: Item) -> bool:
             try:
-                digest = sha256_of(item.path)
+                return manifest.is_done(key_of[item.path], item.path, asked(item))
+            except OSError:
+                return False
+
+        def treat(item: Item) -> Record:
+            key = key_of[item.path]
+            record = Record(key, "", asked(item), label=item.label, split=item.split)
+            try:
+                record.sha256 = sha256_of(item.path)
             except OSError as error:
-                return Record(key, "", asked, [], f"cannot be read ({error.strerror})", item.label, item.split), True
-            if not force and manifest.is_done(key, digest, asked):
-                return manifest.records[key], False
-            record = Record(key, digest, asked, label=item.label, split=item.split)
+                record.error = f"cannot be read ({error.strerror})"
+                return record
             try:
                 if (other := owner[item.split, item.label, item.name]) != key:
                     raise InputError(f"{other} already makes {item.label}/{item.name}", "rename one of the two")
@@ -141,17 +149,26 @@ def process(
             except InputError as error:
                 record.error = str(error)
                 record.outputs = error.outputs
-            return record, True
+            return record
 
+        def note(record: Record) -> None:
+            if record.error is not None:
+                report.failed.append(Failure(record.input, record.error, record.label, record.split))
+                if strict:
+                    raise FacerecError(f"{record.input}: {record.error}", "leave out --strict to go on past it")
+
+        new = []
+        for item in items:
+            if force or not is_done(item):
+                new.append(item)
+                continue
+            record = manifest.records[key_of[item.path]]
+            report.skipped += record.error is None
+            note(record)
         with Parallel(n_jobs=jobs, prefer="threads", return_as="generator", batch_size=1) as parallel:
-            for record, fresh in progress(parallel(delayed(treat)(item) for item in items), len(items), stage):
-                if fresh:
-                    manifest.write(record)
-                report.done += fresh and record.error is None
-                report.skipped += not fresh and record.error is None
-                if record.error is not None:
-                    report.failed.append(Failure(record.input, record.error, record.label, record.split))
-                    if strict:
-                        raise FacerecError(f"{record.input}: {record.error}", "leave out --strict to go on past it")
+            for record in progress(parallel(delayed(treat)(item) for item in new), len(new), stage):
+                manifest.write(record)
+                report.done += record.error is None
+                note(record)
     report.seconds = time.perf_counter() - start
     return report

@@ -273,14 +273,13 @@ def open_set(photos: Photos, settings: dict[str, Any], photos_each: int, size: i
     )
 
 
-def seconds_a_photo(data: Path, engine: Engine, seed: int) -> float:
+def seconds_a_photo(data: Path, photos: Photos, engine: Engine, seed: int) -> float:
     """Mean seconds of reading nothing but finding and embedding the face of some photos, one at a time."""
-    paths = find_images(data)
-    drawn = np.random.default_rng(seed).choice(len(paths), min(TIMED, len(paths)), replace=False)
+    drawn = np.random.default_rng(seed).choice(photos.names, min(TIMED, len(photos.names)), replace=False)
     images = []
-    for i in drawn:
+    for name in drawn:
         try:
-            images.append(read_image(paths[i]))
+            images.append(read_image(data / str(name)))
         except InputError:
             continue
     if not images:
