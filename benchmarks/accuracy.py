@@ -144,16 +144,16 @@ def default_gate(section: Section) -> None:
         rows,
     )
     everyone = sorted(set(people.tolist()))
-    rows = [
-        [size, each, protocols.choose_gate(photos, everyone, each, size).margin]
-        for each, sizes in ((1, (10, 20, 50, 100, 210)), (3, (10, 20, 50, 76)))
-        for size in sizes
-    ]
+    settings = [(1, size, protocols.FPIR) for size in (10, 20, 50, 100, 210)]
+    settings += [(3, size, protocols.FPIR) for size in (10, 20, 50, 76)]
+    settings += [(1, 105, rate) for rate in (2e-3, 5e-3, 1e-2, 2e-2, 3e-2, 5e-2, 8e-2)]
     section.table(
-        f"The margin at which one search of a stranger in {1 / protocols.FPIR:g} returns a name, "
-        f"at the threshold of FMR {protocols.FMR:g}",
-        {"people enrolled": "{}", "photos each": "{}", "margin": "{:.3f}"},
-        rows,
+        f"The margin at which this share of strangers' searches returns a name (threshold: FMR {protocols.FMR:g})",
+        {"people enrolled": "{}", "photos each": "{}", "FPIR": "{:g}", "margin": "{:.3f}"},
+        [
+            [size, each, rate, protocols.choose_gate(photos, everyone, each, size, fpir=rate).margin]
+            for each, size, rate in settings
+        ],
     )
 
 

@@ -234,8 +234,8 @@ class Classifier:
         candidate's photos is near enough, and everybody else's are further away by the margin (declared look-alikes'
         by `LOOKALIKE` more: true twins, closer than that to one another, are hardly ever named).
         """
-        if len(vectors) == 0:
-            return []
+        if len(vectors) == 0 or not self.people:
+            return [Decision(None, "", 2.0, None, "nobody is enrolled", ()) for _ in vectors]
         scores = [None] * len(vectors) if self.model is None else self.model.scores(vectors)
         decisions = []
         for seen, each in zip(self._search.see(vectors, NEAREST + 1), scores, strict=True):

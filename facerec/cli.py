@@ -14,9 +14,11 @@ from typing import NoReturn
 
 from facerec import __version__
 from facerec.commands import (
+    app,
     audit,
     blur,
     calibrate,
+    capture,
     cluster,
     detect,
     embed,
@@ -37,6 +39,7 @@ from facerec.commands import (
 from facerec.errors import Exit, FacerecError, UsageError
 
 COMMANDS = {
+    "capture": capture,
     "extract": extract,
     "detect": detect,
     "show": show,
@@ -44,6 +47,7 @@ COMMANDS = {
     "train": train,
     "predict": predict,
     "live": live,
+    "app": app,
     "blur": blur,
     "verify": verify,
     "explain": explain,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -30,29 +31,48 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
+@lru_cache(maxsize=512)
+def label(text: str, size: int, ground: Colour, pad: int) -> Image:
+    """White text on a ground, with `pad` pixels around it: an RGB picture, kept, since a video repeats its captions."""
+    left, top, right, bottom = ImageDraw.Draw(Pillow.new("RGB", (1, 1))).textbbox((0, 0), text, font=font(size))
+    box = (math.ceil(right - left) + 2 * pad, math.ceil(bottom - top) + 2 * pad)
+    picture = Pillow.new("RGB", box, ground)
+    ImageDraw.Draw(picture).text((pad - left, pad - top), text, fill=WHITE, font=font(size))
+    return np.asarray(picture)
+
+
+def _paste(picture: Image, patch: Image, x: float, y: float) -> None:
+    """Lays a patch on a picture, cut off at its edges."""
+    x, y = round(x), round(y)
+    top, left = max(y, 0), max(x, 0)
+    bottom, right = min(y + patch.shape[0], picture.shape[0]), min(x + patch.shape[1], picture.shape[1])
+    if top < bottom and left < right:
+        picture[top:bottom, left:right] = patch[top - y : bottom - y, left - x : right - x]
+
+
 def annotate(image: Image, marks: Sequence[tuple[Face, str, Colour]], keypoints: bool = False, note: str = "") -> Image:
     """A copy of an RGB image with a box and a caption a face (and its keypoints), and a line in the upper left."""
-    picture = Pillow.fromarray(image)
-    pen = ImageDraw.Draw(picture)
+    picture = np.array(image)
     scale = max(min(image.shape[:2]) / 600, 0.5)
-    width, text = max(round(2 * scale), 1), font(max(round(18 * scale), 11))
+    width, size = max(round(2 * scale), 1), max(round(18 * scale), 11)
     for face, caption, colour in marks:
-        pen.rectangle(face.box, outline=colour, width=width)
+        x1, y1, x2, y2 = (round(v) for v in face.box)
+        cv2.rectangle(picture, (x1, y1), (x2, y2), colour, width)
         if keypoints and face.keypoints is not None:
-            r = max(width, 2)
             for x, y in face.keypoints:
-                pen.ellipse((x - r, y - r, x + r, y + r), fill=ORANGE)
+                cv2.circle(picture, (round(x), round(y)), max(width, 2), ORANGE, cv2.FILLED, cv2.LINE_AA)
         if caption:
-            left, top, right, bottom = pen.textbbox((0, 0), caption, font=text)
-            w, h = right - left + 2 * width + 2, bottom - top + 2 * width + 2
-            x = min(max(face.box[0], 0), max(image.shape[1] - w, 0))
-            y = face.box[1] - h if face.box[1] >= h else min(face.box[3], image.shape[0] - h)
-            pen.rectangle((x, y, x + w, y + h), fill=colour)
-            pen.text((x + width + 1 - left, y + width + 1 - top), caption, fill=WHITE, font=text)
+            patch = label(caption, size, colour, width + 1)
+            h, w = patch.shape[:2]
+            x = min(max(x1, 0), max(image.shape[1] - w, 0))
+            _paste(picture, patch, x, y1 - h if y1 >= h else min(y2, image.shape[0] - h))
     if note:
-        pen.rectangle((0, 0, pen.textlength(note, font=font(14)) + 12, 24), fill=(40, 40, 40))
-        pen.text((6, 4), note, fill=WHITE, font=font(14))
-    return np.asarray(picture)
+        sizes = range(max(round(16 * scale), 13), 7, -1)  # smaller where it would not fit
+        patches = (label(note, size, (40, 40, 40), 6) for size in sizes)
+        _paste(
+            picture, next((p for p in patches if p.shape[1] <= image.shape[1]), label(note, 8, (40, 40, 40), 6)), 0, 0
+        )
+    return picture
 
 
 def caption(prediction: Prediction) -> str:

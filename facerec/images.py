@@ -67,19 +67,23 @@ def find_images(folder: Path) -> list[Path]:
     return find_files(folder, is_image)
 
 
-def decode_image(data: bytes) -> Image:
+def decode_image(data: bytes, most: int = MAX_PIXELS) -> Image:
     """Bytes of any common format → (h, w, 3) uint8 RGB, upright (EXIF orientation applied).
 
     Grayscale, palette, alpha (on white), 16-bit, floating-point and CMYK pictures are converted.
 
+    Args:
+        data: the file.
+        most: pixels that are taken.
+
     Raises:
-        InputError: not a picture, truncated, or larger than `MAX_PIXELS` or `MAX_SIDE`.
+        InputError: not a picture, truncated, larger than `most`, or with a side longer than `MAX_SIDE`.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own size warning; MAX_PIXELS is stricter
+            warnings.simplefilter("ignore")  # Pillow's own size warning; ours is stricter
             picture: Pillow.Image = Pillow.open(io.BytesIO(data))
-            if picture.width * picture.height > MAX_PIXELS or max(picture.size) > MAX_SIDE:
+            if picture.width * picture.height > most or max(picture.size) > MAX_SIDE:
                 raise InputError(f"too large: {picture.width}×{picture.height} pixels", "make it smaller")
             picture = ImageOps.exif_transpose(picture)
             if picture.mode.startswith("I") or picture.mode == "F":

@@ -125,7 +125,7 @@ class Search:
             starts = self._starts[start : start + 8193]
             rows = self._rows[starts[0] : starts[-1]]
             lengths.append(np.linalg.norm(np.add.reduceat(self._vectors[rows], starts[:-1] - starts[0]), axis=1))
-        return np.concatenate(lengths)
+        return np.concatenate(lengths) if lengths else np.empty(0, np.float32)
 
     def see(self, probes: FloatArray, people: int) -> Iterator[Seen]:
         """What each of the unit rows (n, d) sees: with an index at least so many people, if there are, else all."""

@@ -123,6 +123,11 @@ class Track:
         if self.prediction is not None:
             self.prediction = replace(self.prediction, name=name, distance=0.0, reason="", candidate=name)
 
+    def forget(self) -> None:
+        """Drops the name and all votes: the people that are known have changed."""
+        self.name, self.prediction, self.votes = None, None, Counter()
+        self.views, self.best, self.recognised = 0, 0.0, -np.inf
+
 
 def moved(face: Face, by: npt.NDArray[np.float64]) -> Face:
     """A face whose box is moved by (4,) pixels, its keypoints with its middle."""
@@ -172,18 +177,21 @@ class Tracker:
         Returns:
             The tracks that were found in this frame, new ones among them, and those that have ended.
         """
+        newest = max((track.last for track in self.tracks), default=seconds)
         ended = self.advance(seconds)
-        matrix = overlaps([track.face for track in self.tracks], faces)
         found: list[Track] = []
         free = set(range(len(faces)))
-        for place in np.argsort(matrix, axis=None)[::-1]:
-            i, j = divmod(int(place), matrix.shape[1])
-            if matrix[i, j] < OVERLAP:
-                break
-            if j in free and self.tracks[i] not in found:
-                self.tracks[i].found(faces[j], seconds)
-                found.append(self.tracks[i])
-                free.discard(j)
+        # those that were found last time choose first: whoever is hidden must not take the face in front
+        for tracks in ([t for t in self.tracks if t.last == newest], [t for t in self.tracks if t.last != newest]):
+            matrix = overlaps([track.face for track in tracks], faces)
+            for place in np.argsort(matrix, axis=None)[::-1]:
+                i, j = divmod(int(place), matrix.shape[1])
+                if matrix[i, j] < OVERLAP:
+                    break
+                if j in free and tracks[i] not in found:
+                    tracks[i].found(faces[j], seconds)
+                    found.append(tracks[i])
+                    free.discard(j)
         found += [self.begin(faces[j], seconds) for j in sorted(free)]
         return found, ended
 

@@ -153,6 +153,12 @@ class Gate:
         gate = self if threshold is None else Gate(threshold, self.margin)
         return replace(gate, margin=gate.margin if margin is None else margin, source="as asked for")
 
+    def __str__(self) -> str:
+        """For people."""
+        rate = "" if self.fmr is None else f" (one false match in {1 / self.fmr:,.0f} pairs)"
+        margin = f", everybody else {self.margin:.2f} further away" if self.margin else ""
+        return f"distance up to {self.threshold:.2f}{rate}{margin}"
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

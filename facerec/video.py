@@ -247,7 +247,7 @@ class Camera:
 class VideoWriter:
     """Writes RGB frames to an .mp4; the file appears under its name when it is complete.
 
-    Use as a context manager.
+    Use as a context manager, or close it when done.
 
     Args:
         path: ending in .mp4.
@@ -259,13 +259,20 @@ class VideoWriter:
         self._temp = path.with_name(f".tmp-{path.name}")
         self._fps = fps
         self._frames = 0
+        self._start: float | None = None
         self._writer: cv2.VideoWriter | None = None
 
     def __enter__(self) -> VideoWriter:
         return self
 
-    def write(self, image: Image) -> None:
-        """Adds a frame; all have the size of the first."""
+    def write(self, image: Image, seconds: float | None = None) -> None:
+        """Adds a frame; all have the size of the first.
+
+        Args:
+            image: RGB.
+            seconds: its time, where frames come as they like: it is repeated, or left out, so that the video runs as
+                fast as what it shows did.
+        """
         if self._writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             size = (image.shape[1], image.shape[0])
@@ -274,25 +281,39 @@ class VideoWriter:
                 raise InputError(
                     f"{self.path} cannot be written", "choose an .mp4 file in a folder that you may write to"
                 )
-        self._writer.write(image[..., ::-1])
-        self._frames += 1
+        until = self._frames + 1
+        if seconds is not None:
+            self._start = seconds if self._start is None else self._start
+            until = round((seconds - self._start) * self._fps) + 1
+        while self._frames < until:
+            self._writer.write(image[..., ::-1])
+            self._frames += 1
+
+    def close(self, keep: bool = True) -> None:
+        """Finishes the file.
+
+        Raises:
+            ArtifactError: not all frames could be written.
+        """
+        if self._writer is None:
+            return
+        self._writer.release()
+        written = 0
+        with contextlib.suppress(InputError), Video(self._temp) as video:
+            written = video.count
+        if keep and written == self._frames:
+            self._temp.replace(self.path)
+            return
+        self._temp.unlink(missing_ok=True)
+        if keep:
+            raise ArtifactError(
+                f"{self.path}: {written} of {self._frames} frames could be written", "is the disk full?"
+            )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._writer is not None:
-            self._writer.release()
-            written = 0
-            with contextlib.suppress(InputError), Video(self._temp) as video:
-                written = video.count
-            if kind is None and written == self._frames:
-                self._temp.replace(self.path)
-                return
-            self._temp.unlink(missing_ok=True)
-            if kind is None:
-                raise ArtifactError(
-                    f"{self.path}: {written} of {self._frames} frames could be written", "is the disk full?"
-                )
+        self.close(keep=kind is None)
 
 
 def with_sound(silent: Path, original: Path, output: Path) -> None:

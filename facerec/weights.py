@@ -18,7 +18,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ class Entry:
         graphs: the ONNX files that are made of it.
         gate: the default, for an embedder; None where it has not been measured. See docs/choices.md.
         false_matches: (FMR, distance) of pairs, rarest first, for an embedder.
+        margins: (FPIR, margin) at the gate's threshold, rarest first, with 105 people enrolled.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Entry:
     graphs: tuple[str, ...] = ()
     gate: Gate | None = None
     false_matches: tuple[tuple[float, float], ...] = ()
+    margins: tuple[tuple[float, float], ...] = ()
 
 
 _ARCHIVE = Archive(
@@ -135,6 +137,7 @@ CATALOGUE: dict[str, Entry] = {
                 (3e-2, 1.1855),
                 (1e-1, 1.2618),
             ),
+            margins=((2e-3, 0.31), (5e-3, 0.28), (1e-2, 0.25), (2e-2, 0.21), (3e-2, 0.18), (5e-2, 0.13), (8e-2, 0.01)),
         ),
         Entry(
             "facenet-512",
@@ -176,6 +179,20 @@ def entry(name: str) -> Entry:
 def gate(model: str) -> Gate | None:
     """The default gate of an embedding model; None where none was measured."""
     return CATALOGUE[model].gate if model in CATALOGUE else None
+
+
+def stranger_rates(model: str) -> list[float]:
+    """The false-positive identification rates for which `gate_at` knows a gate, rarest first."""
+    return [rate for rate, _ in CATALOGUE[model].margins] if model in CATALOGUE else []
+
+
+def gate_at(model: str, fpir: float) -> Gate | None:
+    """The gate at which about this share of strangers' searches return a name; None where it was not measured."""
+    default = gate(model)
+    margin = dict(CATALOGUE[model].margins).get(fpir) if default else None
+    if default is None or margin is None:
+        return None
+    return replace(default, margin=margin, source=f"{default.source}, FPIR {fpir:g} with 105 people")
 
 
 def false_match_rate(model: str, distance: float) -> float | None:

@@ -88,6 +88,19 @@ def test_each_detection_goes_to_one_track_and_the_better_one():
     assert numbers(found) == [2]
 
 
+def test_a_face_that_is_hidden_does_not_take_the_one_in_front_of_it():
+    tracker = Tracker()
+    for i in range(3):
+        tracker.update([face(100), face(104 - i)], i / FPS)  # number 2 moves to the left and stands still
+    tracker.update([face(103)], 3 / FPS)  # hides number 1, or number 2, and nobody knows
+    (in_front,) = (t for t in tracker.tracks if t.last == 3 / FPS)
+    hidden = next(t for t in tracker.tracks if t is not in_front)
+    hidden.velocity[:] = 0
+    hidden.face = hidden._detected = face(108)  # exactly where the next detection is
+    tracker.update([face(108)], 4 / FPS)
+    assert in_front.last == 4 / FPS and hidden.last == 2 / FPS
+
+
 def test_overlaps_are_of_widened_boxes():
     assert overlaps([face(0, side=10)], [face(0, side=10)])[0, 0] == pytest.approx(1)
     touching = overlaps([face(0, side=10)], [face(10, side=10)])[0, 0]  # widened to 18: 8 of them shared

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from facerec import paths
 from facerec.commands import common
 from facerec.errors import Exit, UsageError
 
@@ -27,12 +28,12 @@ _COLUMNS, _SHOWN, _LISTED = 8, 25, 4  # tiles and findings of the sheet; photos 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument("file", nargs="?", type=Path, help=f"default: {common.GALLERY}, or else {common.EMBEDDINGS}")
+    parser.add_argument("file", nargs="?", type=Path, help=f"default: {paths.GALLERY}, or else {paths.EMBEDDINGS}")
     parser.add_argument("--photos", type=common.positive, default=3, metavar="N", help="needed (default: %(default)s)")
     parser.add_argument(
         "--threshold", type=common.distance, metavar="D", help="of one person's photos (default: the gate's)"
     )
-    parser.add_argument("--processed", type=Path, default=common.PROCESSED, help="crops (default: %(default)s)")
+    parser.add_argument("--processed", type=Path, default=paths.PROCESSED, help="crops (default: %(default)s)")
     parser.add_argument(
         "--output", type=Path, default=Path("audit/contact_sheet.png"), help="of the photos (default: %(default)s)"
     )
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> Exit:
     from facerec.audit import audit
     from facerec.stages.train import default_gate
 
-    path = args.file or (common.GALLERY if common.GALLERY.exists() else common.EMBEDDINGS)
+    path = args.file or (paths.GALLERY if paths.GALLERY.exists() else paths.EMBEDDINGS)
     if pair := args.lookalikes or args.not_lookalikes:
         return _declare(path, *pair, withdraw=args.lookalikes is None, as_json=args.json)
     if args.output.suffix.lower() not in (".png", ".jpg"):

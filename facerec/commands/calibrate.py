@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> Exit:
         common.print_json(body | {"plot": str(plot), "left_out": len(failed)})
         return Exit.OK
     low, high = gate.fmr_interval
-    print(f"calibrate: {path}: {common.gate_text(gate)}")
+    print(f"calibrate: {path}: {gate}")
     print(f"  from {gate.source}")
     print(f"  false-match rate {gate.fmr:g} (95 %: {low:.2g} – {high:.2g}) over {result.comparisons:,} comparisons")
     low, high = result.fpir_interval

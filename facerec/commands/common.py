@@ -12,20 +12,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 from facerec.detectors import DEFAULT_MIN_FACE, DETECTORS
 from facerec.embedders import EMBEDDERS, MODELS
-from facerec.errors import Exit, UsageError
+from facerec.errors import Exit, FacerecError, UsageError
+from facerec.paths import CLASSIFIERS, GALLERY
 
 if TYPE_CHECKING:
     from facerec.classify import Classifier
     from facerec.recognizer import Recognizer
     from facerec.stages.people import Project
-    from facerec.types import Detector, Embeddings, FaceChoice, Gate, StageReport
+    from facerec.types import Detector, Embeddings, FaceChoice, StageReport
+    from facerec.video import Camera
 
 T = TypeVar("T")
 log = logging.getLogger("facerec")
-
-RAW, PROCESSED = Path("raw_images"), Path("processed")
-EMBEDDINGS, CLASSIFIERS = Path("embeddings/faces.npz"), Path("classifiers")
-GALLERY = Path("embeddings/gallery.npz")
 
 
 def positive(text: str) -> int:
@@ -175,15 +173,8 @@ def load_names(args: argparse.Namespace) -> Classifier:
             raise UsageError(f"{path} is a classifier, which needs no index", "give a gallery with --gallery")
         classifier = Classifier.load(path)
         classifier.gate = classifier.gate.changed(threshold, args.gate_margin)
-    log.info("%s: %s, %d people, %s", path, classifier.kind, len(classifier.people), gate_text(classifier.gate))
+    log.info("%s: %s, %d people, %s", path, classifier.kind, len(classifier.people), classifier.gate)
     return classifier
-
-
-def gate_text(gate: Gate) -> str:
-    """A gate for people."""
-    rate = "" if gate.fmr is None else f" (one false match in {1 / gate.fmr:,.0f} pairs)"
-    margin = f", everybody else {gate.margin:.2f} further away" if gate.margin else ""
-    return f"distance up to {gate.threshold:.2f}{rate}{margin}"
 
 
 def project(gallery: Path) -> Project:
@@ -205,6 +196,26 @@ def make_recognizer(args: argparse.Namespace, faces: FaceChoice) -> Recognizer:
     embedder = load_embedder(args.embedder, model=space.model, crop=space.crop, flip=space.flip, threads=threads)
     log.info("detector %s, embedder %s, %s, %s", args.detector, args.embedder, space, runtime.describe())
     return Recognizer(make_detector(args, threads), embedder, classifier, faces)
+
+
+def say(text: str) -> None:
+    """Tells the user something while a command runs, on stderr."""
+    print(f"facerec: {text}", file=sys.stderr, flush=True)
+
+
+def open_camera(source: str) -> Camera:
+    """A camera by its number, or a stream by its address.
+
+    Raises:
+        FacerecError: it cannot be opened.
+    """
+    from facerec.errors import InputError
+    from facerec.video import Camera
+
+    try:
+        return Camera(int(source) if source.isdigit() else source, say)
+    except InputError as error:
+        raise FacerecError(f"camera {source}: {error.what}", error.cure) from None
 
 
 def newest_names() -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from facerec import paths
 from facerec.commands import common
 from facerec.embedders import DEFAULT_MARGIN
 from facerec.errors import Exit, FacerecError, UsageError
@@ -22,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="*",
         type=Path,
-        default=[common.RAW],
+        default=[paths.RAW],
         help="a folder with a folder a person (default: raw_images), or images",
     )
-    parser.add_argument("--output", type=Path, default=common.PROCESSED, help="default: %(default)s")
+    parser.add_argument("--output", type=Path, default=paths.PROCESSED, help="default: %(default)s")
     common.add_detector_arguments(parser, None)
     parser.add_argument(
         "--margin",
@@ -48,9 +49,9 @@ def run(args: argparse.Namespace) -> Exit:
     from facerec import runtime
 
     folders = [path for path in args.inputs if path.is_dir()]
-    if missing := [path for path in args.inputs if not path.exists() and path != common.RAW]:
+    if missing := [path for path in args.inputs if not path.exists() and path != paths.RAW]:
         raise UsageError(f"there is no {missing[0]}", "give a folder with a folder a person, or images")
-    if not folders and args.inputs != [common.RAW]:
+    if not folders and args.inputs != [paths.RAW]:
         return _print_faces(args)
     if len(args.inputs) > 1:
         raise UsageError("give one folder, or images", "put the people's folders into one folder")

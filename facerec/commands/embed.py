@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from facerec import paths
 from facerec.commands import common
 from facerec.errors import Exit
 
@@ -16,8 +17,8 @@ facerec embed --model facenet-512       another model (needs the web once)"""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument("inputs", nargs="?", type=Path, default=common.PROCESSED, help="default: %(default)s")
-    parser.add_argument("--output", type=Path, default=common.EMBEDDINGS, help="default: %(default)s")
+    parser.add_argument("inputs", nargs="?", type=Path, default=paths.PROCESSED, help="default: %(default)s")
+    parser.add_argument("--output", type=Path, default=paths.EMBEDDINGS, help="default: %(default)s")
     common.add_embedder_arguments(parser)
     common.add_run_arguments(parser)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from facerec import paths
 from facerec.commands import common
 from facerec.detectors import DETECTORS
 from facerec.embedders import CROPS, DEFAULT_MARGIN
@@ -54,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("--json", action="store_true", help="print the result as JSON")
         if name == "classifier":
             sub.add_argument("--classifier", type=Path, help="default: the one that was trained last")
-            sub.add_argument("--embeddings", type=Path, default=common.EMBEDDINGS, help="default: %(default)s")
-            sub.add_argument("--processed", type=Path, default=common.PROCESSED, help="default: %(default)s")
+            sub.add_argument("--embeddings", type=Path, default=paths.EMBEDDINGS, help="default: %(default)s")
+            sub.add_argument("--processed", type=Path, default=paths.PROCESSED, help="default: %(default)s")
             continue
         sub.add_argument("data", type=Path, help="a folder with a folder a person")
         sub.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from facerec import paths
 from facerec.commands import common
 from facerec.embedders import EMBEDDERS
 from facerec.errors import Exit, FacerecError, InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from facerec.classify import Classifier
     from facerec.quality import Quality
-    from facerec.types import Image, Prediction
 
 HELP = "why a face has this name, or none: its quality, and the three nearest people side by side"
 EXAMPLES = """\
@@ -29,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", type=Path)
     common.add_names_arguments(parser)
     parser.add_argument("--output", type=Path, default=Path("explained"), help="folder (default: %(default)s)")
-    parser.add_argument("--processed", type=Path, default=common.PROCESSED, help="default: %(default)s")
+    parser.add_argument("--processed", type=Path, default=paths.PROCESSED, help="default: %(default)s")
     common.add_detector_arguments(parser, "all")
     parser.add_argument("--embedder", choices=EMBEDDERS, default=EMBEDDERS[0], help="engine (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the explanation as JSON")
@@ -41,6 +37,7 @@ def run(args: argparse.Namespace) -> Exit:
     from facerec.images import read_image
     from facerec.quality import assess
     from facerec.recognizer import find_and_embed
+    from facerec.stages.explain import side_by_side
 
     try:
         image = read_image(args.image)
@@ -53,8 +50,11 @@ def run(args: argparse.Namespace) -> Exit:
     qualities = [assess(face, crop) for face, crop in zip(found.faces, found.crops, strict=True)]
     picture = args.output / f"{args.image.stem}.png"
     if predictions:
-        roots = [args.processed, (args.gallery or common.GALLERY).parent]
-        write_image(picture, _sheet(found.crops, found.vectors, predictions, classifier, roots))
+        roots = [args.processed, (args.gallery or paths.GALLERY).parent]
+        sheet, lost = side_by_side(found, predictions, classifier, roots)
+        write_image(picture, sheet)
+        if lost:
+            common.say(f"{lost} of the people's pictures are not in {', '.join(map(str, roots))}")
     if args.json:
         faces = [
             {**p.to_json(), "candidate": p.candidate, "quality": {**vars(q), "score": round(q.score, 3)}}
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> Exit:
         common.print_json(body | {"picture": str(picture) if predictions else None})
         return Exit.OK
     print(f"{args.image}: {len(predictions)} face{'' if len(predictions) == 1 else 's'}")
-    print(f"  named at a {common.gate_text(classifier.gate)}")
+    print(f"  named at a {classifier.gate}")
     for number, (p, q) in enumerate(zip(predictions, qualities, strict=True), start=1):
         x, y, _, _ = p.face.box
         print(f"  face {number} at ({x:.0f}, {y:.0f}): {p.name or 'unknown'}{': ' + p.reason if p.reason else ''}")
@@ -80,32 +80,3 @@ def _described(quality: Quality) -> str:
     if quality.yaw is not None and quality.pitch is not None and quality.roll is not None:
         parts.append(f"yaw {quality.yaw:+.2f}, pitch {quality.pitch:.2f}, roll {quality.roll:+.0f}°")
     return ", ".join(parts)
-
-
-def _sheet(
-    crops: np.ndarray, vectors: np.ndarray, predictions: list[Prediction], classifier: Classifier, roots: list[Path]
-) -> Image:
-    """A row a face: the face, then the closest photo of each of the nearest people."""
-    import numpy as np
-
-    from facerec.classify import NEAREST
-    from facerec.draw import GREEN, ORANGE, RED, contact_sheet
-    from facerec.images import read_image
-
-    photos, gate = classifier.photos, classifier.gate
-    blank = np.full((160, 160, 3), 255, np.uint8)
-    lost = 0
-    tiles = []
-    for crop, vector, p in zip(crops, vectors, predictions, strict=True):
-        tiles.append((crop, p.name or "unknown", GREEN if p.name else ORANGE))
-        for name, distance in p.nearest:
-            mine = np.flatnonzero(photos.labels == name)
-            closest = str(photos.sources[mine[(photos.vectors[mine] @ vector).argmax()]])
-            path = next((root / closest for root in roots if (root / closest).is_file()), None)
-            lost += path is None
-            near = distance <= gate.threshold
-            tiles.append((read_image(path) if path else blank, f"{name} {distance:.2f}", GREEN if near else RED))
-        tiles += [(blank, "", (255, 255, 255))] * (NEAREST - len(p.nearest))
-    if lost:
-        print(f"facerec: {lost} of the people's pictures are not in {', '.join(map(str, roots))}", file=sys.stderr)
-    return contact_sheet(tiles, columns=NEAREST + 1, title=f"threshold {gate.threshold:.2f}, margin {gate.margin:.2f}")

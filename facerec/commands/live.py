@@ -5,22 +5,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from facerec import paths
 from facerec.commands import common
 from facerec.embedders import EMBEDDERS
 from facerec.errors import Exit, FacerecError, InputError, UsageError
 
-if TYPE_CHECKING:
-    from facerec.follower import Follower
-    from facerec.tracking import Track
-    from facerec.types import Image
-
 HELP = "a camera or a video file: faces named as it runs"
 EXAMPLES = """\
 facerec live --camera 0
+facerec live --camera 0 --greet               "Hello Ana", once a visit
 facerec live party.mp4 --headless --output named.mp4
 facerec live party.mp4 --headless --json      a line of JSON when a face appears, is named, leaves; a summary"""
 
@@ -33,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--headless", action="store_true", help="no window")
     parser.add_argument("--output", type=Path, metavar="FILE.mp4", help="write the annotated video there")
     parser.add_argument("--json", action="store_true", help="a line of JSON an event, and a summary")
+    parser.add_argument("--greet", action="store_true", help="say hello by name, once a person and visit")
     parser.add_argument("--realtime", action="store_true", help="play a file at its own speed")
     parser.add_argument(
         "--step", type=common.positive, metavar="K",
@@ -50,9 +47,12 @@ def run(args: argparse.Namespace) -> Exit:
     if args.output and args.output.suffix.lower() != ".mp4":
         raise UsageError(f"{args.output} is not an .mp4 file", "name the output FILE.mp4")
 
+    from facerec.desk import Desk, Known
     from facerec.follower import Follower
+    from facerec.greet import Greeter
     from facerec.live import live
-    from facerec.video import Camera, Video, ahead, realtime
+    from facerec.stages.learn import Learner
+    from facerec.video import Camera, Video, VideoWriter, ahead, realtime
     from facerec.window import Window
 
     if args.video and args.output and args.video.resolve() == args.output.resolve():
@@ -60,27 +60,22 @@ def run(args: argparse.Namespace) -> Exit:
     window = None if args.headless else Window("facerec live")
     recognizer = common.make_recognizer(args, "all")
 
-    def say(text: str) -> None:
-        print(f"facerec: {text}", file=sys.stderr, flush=True)
-
     try:
-        if args.video:
-            source: Video | Camera = Video(args.video)
-        else:
-            source = Camera(int(args.camera) if args.camera.isdigit() else args.camera, say)
+        source: Video | Camera = Video(args.video) if args.video else common.open_camera(args.camera)
     except InputError as error:
-        raise FacerecError(f"{args.video or f'camera {args.camera}'}: {error.what}", error.cure) from None
+        raise FacerecError(f"{args.video}: {error.what}", error.cure) from None
     fps = source.fps if isinstance(source, Video) else 15.0
     follower = Follower(recognizer, args.step, rate=fps if isinstance(source, Video) else 25.0)
+    learner = Learner(follower, args.gallery or paths.GALLERY, args.by)
+    known = Known(learner.name, learner.save, learner.load)
     with source, contextlib.closing(ahead(source.frames()) if args.video else source.frames()) as frames:
         report = live(
             realtime(frames) if args.realtime else frames,
             follower,
-            fps=fps,
-            window=window,
-            output=args.output,
+            desk=Desk(window, known, Path("snapshots")) if window else None,
+            writer=VideoWriter(args.output, fps) if args.output else None,
+            greeter=Greeter() if args.greet else None,
             event=_print_event if args.json else lambda event: None,
-            name=partial(enroll_track, follower, args.gallery or common.GALLERY),
         )
     if args.json:
         common.print_json(report.to_json())
@@ -107,34 +102,3 @@ def run(args: argparse.Namespace) -> Exit:
 
 def _print_event(event: dict[str, Any]) -> None:
     common.print_json(event)
-
-
-def enroll_track(follower: Follower, gallery: Path, name: str, image: Image, track: Track) -> str:
-    """Adds a track's face to the gallery and to the people that are recognised; returns what came of it."""
-    from dataclasses import replace
-
-    from facerec import gallery as galleries
-    from facerec.classify import Classifier
-    from facerec.images import crop_face
-    from facerec.quality import TO_ENROLL, assess
-    from facerec.stages.enroll import gallery_rows, require_name
-
-    recognizer = follower.recognizer
-    embedder, photos = recognizer.embedder, recognizer.classifier.photos
-    crop = crop_face(image, track.face, embedder.space.crop, embedder.input_size)
-    quality = assess(track.face, crop)
-    # Some of OpenCV's windows know no capitals: who is enrolled keeps the spelling, who is new gets them.
-    spelled = {person.casefold(): person for person in photos.people}
-    name = spelled.get(name.casefold(), name.title() if name.islower() else name)
-    try:
-        require_name(name)
-        if problems := quality.problems(TO_ENROLL):
-            raise InputError(problems[0], "try again with a better view")
-        rows = gallery_rows(name, [("live", crop, quality)], gallery, embedder, recognizer.detector.name)
-        galleries.add(gallery, photos + rows)  # those who are known already too: the gallery is the newest from now on
-    except (FacerecError, InputError) as error:
-        return f"{name} is not added: {error}"
-    known = Classifier.of_gallery("nearest", photos + rows, recognizer.classifier.gate)
-    follower.recognizer = replace(recognizer, classifier=known)
-    track.rename(name)
-    return f"{name} is added to {gallery}"

@@ -33,6 +33,6 @@ def run(args: argparse.Namespace) -> Exit:
     for person in found:
         quality = "–" if person.quality is None else f"{person.quality:.2f}"
         print(f"{person.name.ljust(width)}  {person.photos:6}  {person.added or '–':10}  {quality}")
-    gate = f"; calibrated: {common.gate_text(gallery.gate)}" if gallery.gate else ""
+    gate = f"; calibrated: {gallery.gate}" if gallery.gate else ""
     print(f"{len(found)} people, {len(gallery)} photos in {args.gallery}, {gallery.space}{gate}")
     return Exit.OK

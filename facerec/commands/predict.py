@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from facerec import paths
 from facerec.commands import common
 from facerec.embedders import EMBEDDERS
 from facerec.errors import DataError, Exit, FacerecError, UsageError
@@ -45,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     test.add_argument("--sample", action="store_true", help="one random test face")
     test.add_argument("--batch", type=common.positive, metavar="N", help="N random test faces")
     test.add_argument("--seed", type=int, help="draw the same ones again")
-    test.add_argument("--embeddings", type=Path, default=common.EMBEDDINGS, help="default: %(default)s")
-    test.add_argument("--processed", type=Path, default=common.PROCESSED, help="default: %(default)s")
+    test.add_argument("--embeddings", type=Path, default=paths.EMBEDDINGS, help="default: %(default)s")
+    test.add_argument("--processed", type=Path, default=paths.PROCESSED, help="default: %(default)s")
 
 
 def run(args: argparse.Namespace) -> Exit:

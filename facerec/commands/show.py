@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from facerec import paths
 from facerec.commands import common
 from facerec.errors import Exit, UsageError
 
@@ -26,8 +27,8 @@ _TILE = (320, 240)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument("--raw", type=Path, default=common.RAW, help="default: %(default)s")
-    parser.add_argument("--processed", type=Path, default=common.PROCESSED, help="default: %(default)s")
+    parser.add_argument("--raw", type=Path, default=paths.RAW, help="default: %(default)s")
+    parser.add_argument("--processed", type=Path, default=paths.PROCESSED, help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("contact_sheets"), help="default: %(default)s")
     parser.add_argument(
         "--count",

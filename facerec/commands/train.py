@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from facerec import paths
 from facerec.commands import common
 from facerec.errors import Exit
 
@@ -17,7 +18,7 @@ facerec train --knn --threshold 0.9     stricter about strangers"""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument("inputs", nargs="?", type=Path, default=common.EMBEDDINGS, help="default: %(default)s")
+    parser.add_argument("inputs", nargs="?", type=Path, default=paths.EMBEDDINGS, help="default: %(default)s")
     kinds = parser.add_mutually_exclusive_group()
     for kind, text in (
         ("svm", "linear support vector machine (default)"),
@@ -35,10 +36,10 @@ def run(args: argparse.Namespace) -> Exit:
     """Runs the stage."""
     from facerec.stages.train import train
 
-    output = args.output or common.CLASSIFIERS / f"{args.kind}.npz"
+    output = args.output or paths.CLASSIFIERS / f"{args.kind}.npz"
     report = train(args.inputs, output, kind=args.kind, threshold=args.threshold, margin=args.gate_margin)
     lines = [
-        f"  {report.people} people, {args.kind}; named at a {common.gate_text(report.gate)}",
+        f"  {report.people} people, {args.kind}; named at a {report.gate}",
         f"  train accuracy {report.train}",
         f"  test accuracy  {report.test}",
     ]

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> Exit:
         gallery = load_embeddings(args.gallery)
         if gallery.gate and gallery.space.model == args.model:
             gate, crop, flip = gallery.gate, gallery.space.crop, gallery.space.flip
-            common.log.info("%s: %s", args.gallery, common.gate_text(gate))
+            common.log.info("%s: %s", args.gallery, gate)
     if gate is None and args.threshold is None:
         raise DataError(f"no default threshold has been measured for {args.model}", "give one with --threshold")
     threshold = gate.threshold if args.threshold is None and gate else args.threshold

@@ -1,0 +1,4 @@
+"""The page that ``facerec app`` opens: one file a page, on the stages that the commands use."""
+
+TOKEN = "FACEREC_APP_TOKEN"
+"""Environment variable with what a visitor must know; missing where only this machine can reach the page."""

@@ -1,0 +1,158 @@
+"""Recognise: pictures, a video or the browser's camera; who is in it, and why."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+from facerec.app import toolkit
+from facerec.draw import annotate_predictions
+from facerec.images import encode_image
+from facerec.paths import GALLERY
+from facerec.recognizer import Recognizer, find_and_embed
+from facerec.stages.appearances import appearances
+from facerec.stages.explain import side_by_side
+from facerec.types import Image, Prediction
+from facerec.video import is_video
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A picture and what was found on it."""
+
+    name: str
+    picture: bytes
+    sheet: bytes | None
+    predictions: list[Prediction]
+
+
+def page() -> None:
+    """Draws the page."""
+    st.title("Who is this?")
+    recognizer = toolkit.recognizer()
+    if recognizer is None:
+        toolkit.nobody_yet()
+        return
+    source = st.segmented_control("From", ["Files", "Camera"], default="Files", label_visibility="collapsed")
+    files: list[UploadedFile] = []
+    if source == "Camera":
+        shot = st.camera_input("Take a picture")
+        files = [shot] if shot else []
+    else:
+        files = st.file_uploader(
+            "Pictures, or a video", accept_multiple_files=True, help="They stay on this machine and are not kept."
+        )
+    videos = [file for file in files if is_video(Path(file.name))]
+    answers = []
+    for name, image in toolkit.pictures([file for file in files if file not in videos]):
+        answers.append(answer(name, image, recognizer))
+        show(answers[-1])
+    if answers:
+        downloads(answers)
+    for file in toolkit.within_bounds(videos, toolkit.MAX_VIDEO):
+        video(file, recognizer)
+
+
+def answer(name: str, image: Image, recognizer: Recognizer) -> Answer:
+    """Recognises a picture, once a session and setting."""
+    known = st.session_state.setdefault("answers", {})
+    path = toolkit.names_path()
+    known_since = path.stat().st_mtime_ns if path else 0
+    key = (name, hash(image.tobytes()), path, known_since, toolkit.settings())
+    if key not in known:
+        found = find_and_embed(image, recognizer.detector, recognizer.embedder, "all")
+        predictions = recognizer.decide(found)
+        sheet = None
+        if predictions:
+            roots = [Path("processed"), GALLERY.parent]
+            sheet = encode_image(side_by_side(found, predictions, recognizer.classifier, roots)[0], ".png")
+        picture = encode_image(annotate_predictions(image, predictions), ".jpg")
+        if len(known) >= toolkit.MAX_FILES:
+            known.pop(next(iter(known)))
+        known[key] = Answer(name, picture, sheet, predictions)
+    return known[key]
+
+
+def show(answer: Answer) -> None:
+    """A picture, its faces, and the people they are most like."""
+    with st.container(border=True):
+        st.image(answer.picture, caption=answer.name, width="stretch")
+        if not answer.predictions:
+            st.info("No face was found: try a picture that shows it larger, or from the front.")
+            return
+        st.dataframe([row(p) for p in answer.predictions], hide_index=True, width="stretch")
+        if answer.sheet:
+            with st.expander("The three nearest people, side by side"):
+                st.image(answer.sheet)
+
+
+def row(p: Prediction) -> dict[str, str]:
+    """A face as a line of the table."""
+    return {
+        "name": p.name or "unknown",
+        "distance": f"{p.distance:.2f}",
+        "probability": "–" if p.probability is None else f"{p.probability:.0%}",
+        "why": p.reason or "near enough, and nobody else is",
+        "nearest": ", ".join(f"{name} {distance:.2f}" for name, distance in p.nearest),
+    }
+
+
+def downloads(answers: list[Answer]) -> None:
+    """Buttons for the annotated pictures, and for CSV and JSON."""
+    pictures, table, data = st.columns(3)
+    if len(answers) == 1:
+        pictures.download_button("Annotated picture", answers[0].picture, "named.jpg", "image/jpeg", width="stretch")
+    else:
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            for number, each in enumerate(answers, start=1):
+                archive.writestr(f"named/{number:03d}_{Path(each.name).stem}.jpg", each.picture)
+        pictures.download_button("Annotated pictures", packed.getvalue(), "named.zip", width="stretch")
+    lines = io.StringIO()
+    writer = csv.writer(lines)
+    writer.writerow(["image", "name", "distance", "probability", "x", "y", "width", "height", "reason"])
+    for each in answers:
+        for p in each.predictions:
+            box = p.face.to_json()["box"]
+            writer.writerow([each.name, p.name or "unknown", f"{p.distance:.4f}", p.probability, *box, p.reason])
+    table.download_button("CSV", lines.getvalue(), "faces.csv", "text/csv", width="stretch")
+    body = [{"image": each.name, "faces": [p.to_json() for p in each.predictions]} for each in answers]
+    data.download_button("JSON", json.dumps(body, indent=1), "faces.json", "application/json", width="stretch")
+
+
+def video(file: UploadedFile, recognizer: Recognizer) -> None:
+    """Follows the faces of a video, in the background."""
+    st.subheader(toolkit.plain(file.name))
+    key = f"video {file.file_id}"
+
+    def work(job: toolkit.Job) -> tuple[list[dict[str, object]], bytes, bytes, str | None]:
+        with tempfile.TemporaryDirectory() as name:
+            path = Path(name) / f"video{Path(file.name).suffix.lower()}"
+            path.write_bytes(file.getvalue())
+            found, cut_off = appearances(path, Path(name) / "out", recognizer=recognizer, progress=job.progress)
+            out = Path(name) / "out"
+            copy, views = (out / "video.mp4").read_bytes(), (out / "video.faces.png").read_bytes()
+            return [a.to_json() for a in found], copy, views, cut_off
+
+    if key not in st.session_state:
+        st.session_state[key] = toolkit.start("following the faces", work)
+    job = toolkit.watch(key)
+    if job is None or job.error:
+        return
+    rows, copy, views, cut_off = job.result
+    if cut_off:
+        st.warning(cut_off)
+    columns = ("name", "start", "end", "distance", "reason")
+    st.dataframe([{c: r[c] for c in columns} for r in rows], hide_index=True, width="stretch")
+    st.image(views, caption="The best view of each face")
+    left, right = st.columns(2)
+    left.download_button("Annotated video", copy, "named.mp4", "video/mp4", width="stretch", key=f"{key} copy")
+    right.download_button("JSON", json.dumps(rows, indent=1), "appearances.json", width="stretch", key=f"{key} json")

@@ -1,0 +1,38 @@
+"""Settings: of this visitor."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from facerec import weights
+from facerec.app import toolkit
+from facerec.detectors import DETECTORS
+from facerec.embedders import MODELS
+
+SIZES = (20, 30, 40, 60, 80, 120)
+
+
+def page() -> None:
+    """Draws the page."""
+    st.title("Settings")
+    chosen = toolkit.settings()
+    offered = [d for d in DETECTORS if not d.endswith("reference")]
+    detector = st.selectbox("Detector", offered, offered.index(chosen.detector))
+    sizes = sorted({*SIZES, chosen.min_face})
+    min_face = st.select_slider("Smallest face, pixels (larger is faster)", sizes, chosen.min_face)
+    model = st.selectbox("Model of a new gallery", MODELS, MODELS.index(chosen.model))
+    toolkit.with_settings(detector=detector, min_face=min_face, model=model)
+    rates: list[int | None] = [None, *(round(1000 * rate) for rate in weights.stranger_rates(model))]
+    strangers = st.select_slider(
+        "How many strangers in a thousand may get a name?",
+        rates,
+        chosen.strangers if chosen.strangers in rates else None,
+        format_func=lambda n: "as calibrated" if n is None else str(n),
+        help="Fewer means that more of those you know stay unknown. Measured with about a hundred people enrolled.",
+    )
+    toolkit.with_settings(strangers=strangers)
+    recognizer = toolkit.recognizer()
+    if recognizer is None:
+        toolkit.nobody_yet()
+    else:
+        st.caption(f"Now named: {recognizer.classifier.gate}; names from {toolkit.names_path()}.")

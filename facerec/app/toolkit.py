@@ -1,0 +1,266 @@
+"""What the pages share: networks and people, loaded once; a visitor's settings; uploads; work in the background."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+from facerec import runtime, weights
+from facerec.artifacts import load_embeddings
+from facerec.classify import Classifier
+from facerec.detectors import DEFAULT_MIN_FACE, DETECTORS, load_detector
+from facerec.embedders import DEFAULT_MARGIN, MODELS, load_embedder
+from facerec.errors import FacerecError, InputError
+from facerec.images import decode_image, read_image
+from facerec.paths import CLASSIFIERS, GALLERY
+from facerec.recognizer import Recognizer
+from facerec.stages.train import default_gate
+from facerec.types import Crop, Detector, Embedder, Gate, Image, Space
+
+MAX_BYTES = 25_000_000  # of a picture
+MAX_VIDEO = 500_000_000
+MAX_PIXELS = 50_000_000
+MAX_FILES = 100
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a visitor has chosen.
+
+    Attributes:
+        detector: of the `DETECTORS`.
+        min_face: smallest face, pixels.
+        model: of the embeddings of a gallery that is made anew.
+        strangers: in a thousand that may get a name; None for what the people were calibrated to.
+    """
+
+    detector: str = DETECTORS[0]
+    min_face: int = DEFAULT_MIN_FACE
+    model: str = MODELS[0]
+    strangers: int | None = None
+
+
+def settings() -> Settings:
+    """This visitor's."""
+    return st.session_state.setdefault("settings", Settings())
+
+
+@st.cache_resource(show_spinner="Loading the face detector …")
+def detector(name: str, min_face: int) -> Detector:
+    """A detector, shared by all visitors."""
+    return load_detector(name, min_face=min_face, threads=runtime.cpu_count())
+
+
+@st.cache_resource(show_spinner="Loading the face network …")
+def embedder(model: str, crop: Crop, flip: bool) -> Embedder:
+    """An embedder, shared by all visitors."""
+    return load_embedder(model=model, crop=crop, flip=flip, threads=runtime.cpu_count())
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _names(path: Path, changed: int) -> Classifier:
+    """Who is known, read again when the file has changed."""
+    if path.parent == CLASSIFIERS:
+        return Classifier.load(path)
+    people = load_embeddings(path)
+    return Classifier.of_gallery("nearest", people, default_gate(people))
+
+
+def names_path() -> Path | None:
+    """The newest of classifiers and gallery; None where nobody is known."""
+    found = [p for p in (*CLASSIFIERS.glob("[!.]*.npz"), GALLERY) if p.is_file()]
+    return max(found, key=lambda p: p.stat().st_mtime_ns, default=None)
+
+
+def recognizer() -> Recognizer | None:
+    """Names faces as this visitor's settings say; None where nobody is known."""
+    path = names_path()
+    if path is None:
+        return None
+    chosen = settings()
+    known = _names(path, path.stat().st_mtime_ns)
+    if not len(known.photos):
+        return None
+    space = known.photos.space
+    mine = Classifier(known.kind, known.model, known.platt, known.photos, gate_for(known.gate, space, chosen))
+    return Recognizer(
+        detector(chosen.detector, chosen.min_face), embedder(space.model, space.crop, space.flip), mine, "all"
+    )
+
+
+def gate_for(gate: Gate, space: Space, chosen: Settings) -> Gate:
+    """The gate at which so many strangers in a thousand get a name; the people's own where nothing was chosen."""
+    if chosen.strangers is None:
+        return gate
+    return weights.gate_at(space.model, chosen.strangers / 1000) or gate
+
+
+def gallery_embedder() -> Embedder:
+    """Of the gallery's space, or of the chosen model where there is no gallery."""
+    if GALLERY.exists():
+        space = load_embeddings(GALLERY).space
+        return embedder(space.model, space.crop, space.flip)
+    return embedder(settings().model, Crop(DEFAULT_MARGIN), False)
+
+
+def nobody_yet() -> None:
+    """Says what to do first."""
+    st.info("Nobody is known yet: add the first person on the **People** page, or **Train** on videos or photos.")
+
+
+# --- uploads -------------------------------------------------------------------------------------
+
+
+def pictures(files: Sequence[UploadedFile]) -> Iterator[tuple[str, Image]]:
+    """(name, RGB picture) of what was uploaded; what cannot be taken is said on the page, with the reason."""
+    for file in within_bounds(files, MAX_BYTES):
+        try:
+            yield file.name, decode_image(file.getvalue(), MAX_PIXELS)
+        except InputError as error:
+            refuse(file.name, str(error))
+
+
+def within_bounds(files: Sequence[UploadedFile], most: int) -> Iterator[UploadedFile]:
+    """The uploads that are not too many nor too large; the others are said on the page."""
+    for file in files[:MAX_FILES]:
+        if file.size > most:
+            refuse(file.name, f"{file.size / 1e6:.0f} MB, at most {most / 1e6:.0f} are taken")
+        elif file.size == 0:
+            refuse(file.name, "it is empty")
+        else:
+            yield file
+    if len(files) > MAX_FILES:
+        st.warning(f"{len(files) - MAX_FILES} files were left out: at most {MAX_FILES} at a time.")
+
+
+def refuse(name: str, reason: str) -> None:
+    """Says that an upload is not taken."""
+    st.warning(f"**{plain(name)}** is refused: {plain(reason)}")
+
+
+def plain(text: str) -> str:
+    """Text that Markdown takes as it is, in one line."""
+    line = "".join(c if c.isprintable() else "�" for c in text)
+    return "".join(f"\\{c}" if c in r"\`*_{}[]()<>#+!|$~:" else c for c in line)
+
+
+def kept(image: Image | bytes, folder: tempfile.TemporaryDirectory[str], suffix: str) -> Path:
+    """A file for what was uploaded, named by us, in a folder that goes with the script's run."""
+    from facerec.artifacts import write_bytes, write_image
+
+    path = Path(folder.name) / f"upload{len(list(Path(folder.name).iterdir()))}{suffix}"
+    if isinstance(image, bytes):
+        write_bytes(path, image)
+    else:
+        write_image(path, image)
+    return path
+
+
+def crop_of(source: str) -> Image | None:
+    """An enrolled face's crop; None where it is gone."""
+    for root in (GALLERY.parent, Path("processed")):
+        path = root / source
+        if path.is_file() and root.resolve() in path.resolve().parents:
+            try:
+                return read_image(path)
+            except InputError:
+                return None
+    return None
+
+
+def initial(name: str) -> Image:
+    """A tile for a person without a picture."""
+    from facerec.draw import BLUE, label
+
+    tile = np.full((160, 160, 3), BLUE, np.uint8)
+    letter = label(name[:1].upper(), 72, BLUE, 4)
+    h, w = (min(side, 160) for side in letter.shape[:2])
+    tile[(160 - h) // 2 :][:h, (160 - w) // 2 :][:, :w] = letter[:h, :w]
+    return tile
+
+
+# --- work in the background ----------------------------------------------------------------------
+
+
+@dataclass
+class Job:
+    """Work that goes on while the visitor looks at other pages.
+
+    Attributes:
+        title: for people.
+        share: done, 0..1.
+        step: what it is at.
+        result: once it has ended well.
+        error: once it has not.
+    """
+
+    title: str
+    share: float = 0.0
+    step: str = ""
+    result: Any = None
+    error: str = ""
+    thread: threading.Thread | None = field(default=None, repr=False)
+
+    @property
+    def running(self) -> bool:
+        return self.thread is not None and self.thread.is_alive()
+
+    def progress(self, iterable: Iterable[T], total: int, title: str) -> Iterable[T]:
+        """A `facerec.types.Progress` that the page shows."""
+        self.step, self.share = title, 0.0
+        for done, item in enumerate(iterable, start=1):
+            yield item
+            self.share = done / max(total, 1)
+
+
+def start(title: str, work: Callable[[Job], Any]) -> Job:
+    """Starts work on a thread of its own; it ends with this process."""
+    job = Job(title)
+
+    def run() -> None:
+        try:
+            job.result = work(job)
+        except (FacerecError, InputError, OSError) as error:
+            job.error = str(error)
+        except Exception as error:
+            job.error = f"{type(error).__name__}: {error}"
+            raise
+
+    job.thread = threading.Thread(target=run, name=title, daemon=True)
+    job.thread.start()
+    return job
+
+
+def watch(key: str) -> Job | None:
+    """Shows how far this visitor's job is; returns it once it has ended, None before or without one."""
+    job: Job | None = st.session_state.get(key)
+    if job is None:
+        return None
+    if not job.running:
+        if job.error:
+            st.error(plain(job.error))
+        return job
+
+    @st.fragment(run_every=0.5)
+    def bar() -> None:
+        st.progress(min(job.share, 1.0), f"{job.title}: {job.step} …")
+        if not job.running:
+            st.rerun()
+
+    bar()
+    return None
+
+
+def with_settings(**changes: Any) -> None:
+    """Changes this visitor's settings."""
+    st.session_state["settings"] = replace(settings(), **changes)

@@ -1,0 +1,69 @@
+"""facerec app"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import ipaddress
+import os
+import secrets
+import sys
+from pathlib import Path
+
+from facerec.commands import common
+from facerec.errors import Exit, UsageError
+
+HELP = "a page in the browser: recognise, live camera, people, training, reports"
+EXAMPLES = """\
+facerec app                             http://127.0.0.1:8501, for this machine only
+facerec app --port 8600 --no-browser
+facerec app --address 0.0.0.0           for others on the network, who need the token that is printed"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument("--address", default="127.0.0.1", help="to listen at (default: %(default)s)")
+    parser.add_argument("--port", type=common.positive, default=8501, help="default: %(default)s")
+    parser.add_argument("--no-browser", action="store_true", help="open none")
+
+
+def run(args: argparse.Namespace) -> Exit:
+    """Serves the page until Ctrl-C."""
+    from facerec.app import TOKEN
+
+    for package in ("streamlit", "streamlit_webrtc"):
+        if importlib.util.find_spec(package) is None:
+            raise UsageError(f"the page needs {package}", "pip install 'facerec[app]'")
+    from streamlit.web import bootstrap
+
+    url = f"http://{args.address}:{args.port}"
+    if is_loopback(args.address):
+        os.environ.pop(TOKEN, None)
+    else:
+        token = os.environ.setdefault(TOKEN, secrets.token_urlsafe(24))
+        url += f"/?token={token}"
+    options = {
+        "server.address": args.address,
+        "server.port": args.port,
+        "server.headless": args.no_browser,
+        "server.maxUploadSize": 500,
+        "server.fileWatcherType": "none",
+        "browser.gatherUsageStats": False,
+        "browser.serverAddress": args.address,
+        "client.toolbarMode": "viewer",
+        "client.showErrorDetails": "none",
+        "global.developmentMode": False,
+    }
+    print(f"facerec: {url}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    flags = {name.replace(".", "_"): value for name, value in options.items()}
+    bootstrap.load_config_options(flag_options=flags)
+    bootstrap.run(str(Path(__file__).parents[1] / "app" / "main.py"), False, [], flags)
+    return Exit.OK
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return address == "localhost" or ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,7 @@
+"""The folders and files of a project, relative to where a command is started."""
+
+from pathlib import Path
+
+RAW, PROCESSED = Path("raw_images"), Path("processed")
+EMBEDDINGS, CLASSIFIERS = Path("embeddings/faces.npz"), Path("classifiers")
+GALLERY = Path("embeddings/gallery.npz")

@@ -1,0 +1,382 @@
+"""The page in a real browser: Debian's Chromium, driven by Playwright, on the real networks."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+from facerec import weights
+from facerec.artifacts import load_embeddings
+from facerec.commands.app import is_loopback
+from facerec.images import find_images
+
+CHROMIUM = shutil.which("chromium")
+BROWSER = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+PATIENCE = 60_000  # milliseconds
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium"),
+]
+
+
+class Server:
+    """`facerec app` in a folder of its own."""
+
+    def __init__(self, folder, *words):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.folder = folder
+        command = [sys.executable, "-m", "facerec", "app", "--no-browser", "--port", str(self.port), *words]
+        self.log = (folder / "log.txt").open("w+")
+        self.process = subprocess.Popen(command, cwd=folder, stdout=self.log, stderr=self.log, env=os.environ)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(self.url("_stcore/health"), timeout=1)
+                return
+            except OSError:
+                assert time.monotonic() < deadline and self.process.poll() is None, self.said
+                time.sleep(0.1)
+
+    def url(self, page=""):
+        return f"http://127.0.0.1:{self.port}/{page}"
+
+    @property
+    def said(self):
+        return (self.folder / "log.txt").read_text()
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(20)
+        self.log.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    weights.pull("mtcnn")
+    weights.pull("facenet-128")
+    server = Server(tmp_path_factory.mktemp("app"))
+    yield server
+    server.stop()
+    assert "Traceback" not in server.said, server.said
+
+
+@pytest.fixture(scope="module")
+def camera(tmp_path_factory, astronaut_module):
+    """A film for Chromium's fake camera: the astronaut moves from side to side."""
+    path = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
+    face = cv2.resize(astronaut_module, (480, 480), interpolation=cv2.INTER_AREA)[..., ::-1]
+    with path.open("wb") as film:
+        for i in range(60):
+            frame = np.full((480, 640, 3), 90, np.uint8)
+            left = 80 + round(60 * np.sin(i / 60 * 2 * np.pi))
+            frame[:, left : left + 480] = face
+            film.write(cv2.imencode(".jpg", frame)[1].tobytes())
+    return path
+
+
+@pytest.fixture(scope="module")
+def astronaut_module():
+    from skimage.data import astronaut
+
+    return astronaut()
+
+
+@pytest.fixture(scope="module")
+def browser(camera):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        arguments = [*BROWSER, f"--use-file-for-fake-video-capture={camera}"]
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, server):
+    """Opens pages for visitors of their own; nothing may leave this machine."""
+    contexts, foreign = [], []
+
+    def open_page(where="", server=server, **options):
+        contexts.append(browser.new_context(permissions=["camera"], **options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on(
+            "request", lambda r: "127.0.0.1" in r.url or r.url.startswith(("data:", "blob:")) or foreign.append(r.url)
+        )
+        page.goto(server.url(where))
+        page.wait_for_selector("h1, input[type=password]")
+        return page
+
+    yield open_page
+    for number, context in enumerate(contexts):
+        for page in context.pages:
+            page.screenshot(path=server.folder / f"last{number}.png")
+        context.close()
+    assert not foreign
+
+
+@pytest.fixture
+def nobody(server):
+    for name in ("embeddings", "classifiers", "processed", "raw_images", "videos", "evaluation"):
+        shutil.rmtree(server.folder / name, ignore_errors=True)
+
+
+def upload(page, *files, number=0):
+    page.locator("input[type=file]").nth(number).set_input_files([str(f) for f in files])
+
+
+def add(page, name, *files):
+    page.get_by_label("Name", exact=True).fill(name)
+    page.keyboard.press("Tab")
+    upload(page, *files)
+    page.get_by_role("button", name="Add", exact=True).click()
+    page.wait_for_selector(f"text={name} is added")
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory, astronaut_module):
+    """The astronaut, and two photos each of two people."""
+    folder = tmp_path_factory.mktemp("faces")
+    cv2.imwrite(str(folder / "astronaut.png"), astronaut_module[..., ::-1])
+    for person in ("jerry_seinfeld", "madonna"):
+        for number, photo in enumerate(find_images(weights.samples() / "train" / person)[:2]):
+            shutil.copy(photo, folder / f"{person.split('_')[0]}{number}.jpg")
+    return folder
+
+
+def test_enrolled_is_recognised_and_forgotten_is_unknown(visit, server, nobody, faces):
+    page = visit()
+    assert "Nobody is known yet" in page.inner_text("body")
+    people = visit("people")
+    assert "No gallery yet" in people.inner_text("body")
+    add(people, "Eileen", faces / "astronaut.png")
+    people.reload()
+    open_form(people)
+    add(people, "Jerry", faces / "jerry0.jpg")
+
+    page.reload()
+    page.wait_for_selector("input[type=file]", state="attached")
+    upload(page, faces / "astronaut.png", faces / "madonna0.jpg")
+    page.wait_for_selector("text=Annotated pictures")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="CSV", exact=True).click()
+    rows = saved.value.path().read_text().splitlines()
+    assert rows[1].startswith("astronaut.png,Eileen,0.0") and "unknown" in rows[2]
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Annotated pictures").click()
+    assert saved.value.path().stat().st_size > 10_000
+    assert page.locator("[data-testid=stImage] img").count() >= 2
+
+    people.get_by_role("button", name="Change").first.click()
+    people.get_by_text("Really forget").click()
+    people.get_by_role("button", name="Forget", exact=True).click()
+    people.wait_for_selector("text=Eileen is forgotten")
+    assert load_embeddings(server.folder / "embeddings/gallery.npz").people == ["Jerry"]
+    page.reload()
+    upload(page, faces / "astronaut.png")
+    page.wait_for_selector("text=Annotated picture")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="CSV", exact=True).click()
+    assert "unknown" in saved.value.path().read_text()
+
+
+def open_form(page):
+    """The first expander, which is closed once there is somebody."""
+    page.wait_for_selector("[data-testid=stExpander] summary")
+    page.wait_for_timeout(500)
+    if page.locator("[data-testid=stExpander] details").first.get_attribute("open") is None:
+        page.locator("[data-testid=stExpander] summary").first.click()
+
+
+def test_rename_merge_save_and_load(visit, server, nobody, faces):
+    page = visit("people")
+    add(page, "Jerry", faces / "jerry0.jpg")
+    page.reload()
+    open_form(page)
+    add(page, "Jerome", faces / "jerry1.jpg")
+    page.get_by_role("button", name="Change").nth(1).click()
+    page.get_by_label("Rename to").fill("Jerry S")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Rename", exact=True).click()
+    page.wait_for_selector("text=Jerry is called Jerry S now")
+    gallery = server.folder / "embeddings/gallery.npz"
+    assert load_embeddings(gallery).people == ["Jerome", "Jerry S"]
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save the gallery").click()
+    kept = saved.value.path()
+    shutil.copy(kept, faces / "kept.npz")
+    gallery.unlink()
+    page.reload()
+    page.wait_for_selector("text=No gallery yet")
+    upload(page, faces / "kept.npz", number=1)
+    page.wait_for_selector("text=2 people are loaded")
+    assert load_embeddings(gallery).people == ["Jerome", "Jerry S"]
+    page.get_by_role("button", name="Change").first.click()
+    page.get_by_label("Or: the same person as").click()
+    page.get_by_role("option", name="Jerry S").click()
+    page.get_by_role("button", name="Merge", exact=True).click()
+    page.wait_for_selector("text=Jerome and Jerry S are one person now")
+    assert load_embeddings(gallery).labels.tolist() == ["Jerry S"] * 2
+
+
+def test_a_face_before_the_camera_is_captured_named_and_recognised(visit, server, nobody):
+    page = visit("live")
+    frame = page.frame_locator("iframe[title*=webrtc]")
+    frame.get_by_role("button", name="START").click()
+    page.wait_for_selector("text=frames a second")
+    page.wait_for_selector("text=· unknown")
+    page.get_by_label("Capture this face as").fill("Eileen")
+    page.get_by_role("button", name="Capture").click()
+    page.wait_for_selector("text=Eileen is added")
+    page.wait_for_selector("text=· Eileen")
+    assert float(re.search(r"([\d.]+) frames a second", page.inner_text("body"))[1]) > 0
+    assert load_embeddings(server.folder / "embeddings/gallery.npz").people == ["Eileen"]
+    page.get_by_label("Capture this face as").fill("Somebody Else")
+    page.get_by_role("button", name="Capture").click()
+    page.wait_for_selector("text=That is Eileen")
+    frame.get_by_role("button", name="STOP").click()
+    page.wait_for_selector("text=Press START")
+
+
+def test_training_on_what_was_dropped_in(visit, server, nobody):
+    page = visit("train")
+    for person in sorted((weights.samples() / "train").iterdir())[:2]:
+        page.get_by_label("Name", exact=True).fill(person.name)
+        page.keyboard.press("Tab")
+        upload(page, *find_images(person)[:6])
+        page.get_by_role("button", name="Keep").click()
+        page.wait_for_selector(f"text=6 files are kept for {person.name}")
+        page.reload()
+    page.get_by_role("button", name="Train", exact=True).click()
+    page.wait_for_selector("text=2 people are known")
+    assert (server.folder / "classifiers/svm.npz").is_file()
+    page.wait_for_selector("[data-testid=stImage] img")
+
+
+def test_an_evaluation_runs_and_its_report_can_be_had(visit, server, nobody):
+    for person in sorted((weights.samples() / "train").iterdir()):
+        shutil.copytree(person, server.folder / "raw_images" / person.name)
+    page = visit("evaluate")
+    page.get_by_role("button", name="Evaluate", exact=True).click()
+    page.wait_for_selector("text=Verification of pairs")
+    page.wait_for_selector("text=pairs.html")
+    assert (server.folder / "evaluation/pairs.html").is_file()
+
+
+def test_each_visitor_has_their_own_settings_and_pictures(visit, nobody, faces):
+    first, second = visit("people"), visit("settings")
+    add(first, "Jerry", faces / "jerry0.jpg")
+    second.reload()
+    second.get_by_role("combobox").first.click()
+    second.get_by_role("option", name="haar").click()
+    second.wait_for_selector("text=Now named")
+    other = visit("settings")
+    assert "mtcnn" in other.locator("[data-baseweb=select], [data-testid=stSelectbox]").first.inner_html()
+    one = visit()
+    upload(one, faces / "astronaut.png")
+    one.wait_for_selector("text=Annotated picture")
+    assert visit().locator("[data-testid=stImage]").count() == 0
+
+
+def hostile(folder):
+    """Fifty files that are no pictures to recognise, or no pictures at all."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    made = {}
+    for suffix in (".jpg", ".png", ".bmp", ".tiff", ".webp"):
+        whole = cv2.imencode(suffix, noise)[1].tobytes()
+        for share in (0.02, 0.1, 0.3, 0.5, 0.7):
+            made[f"cut_{share}{suffix}"] = whole[: int(len(whole) * share)]
+
+    def png(width, height, data=b""):
+        def chunk(kind, body):
+            return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+
+        head = width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\0\0\0"
+        return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+    made |= {f"bomb_{side}.png": png(side, side, b"\0" * 10_000_000) for side in (8000, 30_000, 65_000, 2**31 - 1)}
+    made |= {"no_width.png": png(0, 10), "empty.png": png(64, 64)}
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+    made |= {"drawing.svg": svg, "drawing.jpg": svg, "page.html": b"<h1>hello</h1>", "page.png": b"<h1>hello</h1>"}
+    made |= {
+        "text.txt": b"hello",
+        "text.jpg": b"hello",
+        "program.exe": b"MZ" + bytes(500),
+        "archive.zip": b"PK\3\4" + bytes(99),
+    }
+    made |= {"paper.pdf": b"%PDF-1.7\n", "arrays.npz": b"PK\5\6" + bytes(18), "pickle.jpg": b"\x80\x04\x95."}
+    made |= {"nothing.jpg": b"", "huge.jpg": b"\xff\xd8\xff" + bytes(26_000_000)}
+    made |= {
+        "<img src=x onerror=alert(1)>.jpg": b"x",
+        "**bold** [link](http:x).png": b"x",
+        "Ünal 李 \u202egpj.jpg": b"x",
+    }
+    made |= {"a" * 200 + ".jpg": b"x", "; rm -rf ~.jpg": b"x", "%2e%2e%2fetc.jpg": b"x"}
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for name, data in made.items():
+        paths.append(folder / name)
+        paths[-1].write_bytes(data)
+    return paths
+
+
+def test_hostile_uploads_are_each_refused_with_a_reason_and_the_page_goes_on(visit, nobody, faces, tmp_path):
+    first = visit("people")
+    add(first, "Eileen", faces / "astronaut.png")
+    files = hostile(tmp_path / "hostile")
+    assert len(files) == 50
+    page = visit()
+    alerts = []
+    page.on("dialog", lambda dialog: alerts.append(dialog.message) or dialog.dismiss())
+    upload(page, *files, faces / "astronaut.png")
+    page.wait_for_selector("text=Annotated picture")
+    refused = [text for text in page.locator("[data-testid=stAlert]").all_inner_texts() if "is refused:" in text]
+    assert len(refused) == 50 and not alerts
+    assert all(len(text.split("is refused:")[1].strip()) > 5 for text in refused)
+    assert page.locator("[data-testid=stImage] img").count() >= 1
+
+
+def test_others_on_the_network_need_the_token(visit, tmp_path):
+    server = Server(tmp_path, "--address", "0.0.0.0")
+    try:
+        url = re.search(r"http://0\.0\.0\.0:\d+/\?token=(\S+)", server.said)
+        page = visit(server=server)
+        assert page.locator("h1").count() == 0
+        page.get_by_label("Token", exact=True).fill("guess")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("text=That is not the token")
+        page = visit(f"?token={url[1]}", server=server)
+        assert page.locator("h1").inner_text() == "Who is this?" and "token" not in page.url
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 1200), ("light", 390)])
+def test_every_page_fits(visit, tmp_path, scheme, width):
+    for name in ("", "live", "people", "train", "evaluate", "settings"):
+        page = visit(name, color_scheme=scheme, viewport={"width": width, "height": 800})
+        page.screenshot(path=tmp_path / f"{name or 'recognise'}.png")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        ground = page.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor")
+        bright = np.mean([int(v) for v in re.findall(r"\d+", ground)[:3]])
+        assert (bright < 80) == (scheme == "dark")
+
+
+@pytest.mark.parametrize(
+    ("address", "mine"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("host", False)]
+)
+def test_only_loopback_needs_no_token(address, mine):
+    assert is_loopback(address) is mine
