@@ -6,7 +6,19 @@ import sys
 from benchmarks.common import ROOT
 from benchmarks.runner import run_all
 
-NAMES = ("speed", "parity", "accuracy", "trust", "audit", "clustering", "pipeline", "throughput", "live", "scale")
+NAMES = (
+    "speed",
+    "parity",
+    "accuracy",
+    "trust",
+    "audit",
+    "clustering",
+    "pipeline",
+    "throughput",
+    "live",
+    "app",
+    "scale",
+)
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)

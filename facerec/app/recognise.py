@@ -84,10 +84,12 @@ def answer(name: str, image: Image, recognizer: Recognizer) -> Answer:
 def show(answer: Answer) -> None:
     """A picture, its faces, and the people they are most like."""
     with st.container(border=True):
-        st.image(answer.picture, caption=answer.name, width="stretch")
+        st.image(answer.picture, width="stretch")
         if not answer.predictions:
             st.info("No face was found: try a picture that shows it larger, or from the front.")
             return
+        names = " · ".join(toolkit.plain(p.name or "unknown") for p in answer.predictions)
+        st.markdown(f"{toolkit.plain(answer.name)}: **{names}**")
         st.dataframe([row(p) for p in answer.predictions], hide_index=True, width="stretch")
         if answer.sheet:
             with st.expander("The three nearest people, side by side"):
