@@ -26,6 +26,7 @@ from facerec.commands import (
     evaluate,
     explain,
     extract,
+    finetune,
     forget,
     live,
     models,
@@ -59,6 +60,7 @@ COMMANDS = {
     "calibrate": calibrate,
     "evaluate": evaluate,
     "cluster": cluster,
+    "finetune": finetune,
     "models": models,
 }
 

@@ -5,3 +5,4 @@ from pathlib import Path
 RAW, PROCESSED = Path("raw_images"), Path("processed")
 EMBEDDINGS, CLASSIFIERS = Path("embeddings/faces.npz"), Path("classifiers")
 GALLERY = Path("embeddings/gallery.npz")
+FINETUNED = Path("finetuned")

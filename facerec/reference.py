@@ -205,16 +205,21 @@ def _write_onnx(layers: list[Layer], side: int, path: Path) -> None:
 
 def export_facenet(weights: Path, dim: int, path: Path) -> float:
     """Writes the embedder's graph; returns the largest difference from TensorFlow."""
+    network = facenet(weights, dim)
+    export_network(network, path)
+    pixels = np.random.default_rng(0).standard_normal((4, 160, 160, 3)).astype(np.float32)
+    (found,) = runtime.session(path, threads=1).run(None, {"image": pixels})
+    return float(np.abs(found - np.asarray(network(pixels, training=False))).max())
+
+
+def export_network(network: Any, path: Path) -> None:
+    """Writes a network that takes (n, 160, 160, 3) float32."""
     import tf2onnx
 
-    network = facenet(weights, dim)
-    pixels = np.random.default_rng(0).standard_normal((4, 160, 160, 3)).astype(np.float32)
     signature = [tf.TensorSpec((None, 160, 160, 3), tf.float32, name="image")]
     function = tf.function(lambda image: tf.identity(network(image, training=False)), input_signature=signature)
     model, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
     path.write_bytes(model.SerializeToString())
-    (found,) = runtime.session(path, threads=1).run(None, {"image": pixels})
-    return float(np.abs(found - np.asarray(network(pixels, training=False))).max())
 
 
 def main(name: str, folder: Path, files: list[Path]) -> None:

@@ -262,7 +262,7 @@ class Embeddings:
         if self.space != space:
             raise SpaceError(
                 f"{what} holds vectors of {self.space}, but {space} is in use",
-                "embed again with one model and one crop: `facerec detect --force && facerec embed`",
+                f"embed again, all in one way: `facerec detect --force && facerec embed --model {space.model}`",
             )
 
 

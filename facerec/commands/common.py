@@ -93,19 +93,31 @@ def add_gate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def model(text: str) -> str:
     """An option's embedding model: a name in the catalogue, or the JSON file that describes another one."""
-    if text not in MODELS and not text.endswith(".json"):
-        raise argparse.ArgumentTypeError(f"{text} is neither of {', '.join(MODELS)} nor a model's .json description")
+    from facerec import weights
+
+    known = (*MODELS, *weights.tuned_names())
+    if text not in known and not text.endswith(".json"):
+        raise argparse.ArgumentTypeError(f"{text} is neither of {', '.join(known)} nor a model's .json description")
+    return text
+
+
+def catalogued(text: str) -> str:
+    """An option's embedding model: a name in the catalogue."""
+    from facerec import weights
+
+    if text not in (known := (*MODELS, *weights.tuned_names())):
+        raise argparse.ArgumentTypeError(f"{text} is none of {', '.join(known)}")
     return text
 
 
 def add_embedder_arguments(parser: argparse.ArgumentParser, described: bool = False) -> None:
     """--embedder, --model."""
     parser.add_argument("--embedder", choices=EMBEDDERS, default=EMBEDDERS[0], help="engine (default: %(default)s)")
+    names = f"{', '.join(MODELS)}, or one of `facerec finetune`"
     if described:
-        names = f"{', '.join(MODELS)}, or FILE.json that describes another ONNX model (docs/formats.md)"
-        parser.add_argument("--model", type=model, default=MODELS[0], help=f"{names} (default: %(default)s)")
-    else:
-        parser.add_argument("--model", choices=MODELS, default=MODELS[0], help="weights (default: %(default)s)")
+        names += ", or FILE.json that describes another ONNX model (docs/formats.md)"
+    kind = model if described else catalogued
+    parser.add_argument("--model", type=kind, default=MODELS[0], help=f"{names} (default: %(default)s)")
 
 
 def make_detector(args: argparse.Namespace, threads: int) -> Detector:

@@ -13,14 +13,15 @@ EXAMPLES = """\
 facerec models list
 facerec models pull                     fetch what the default pipeline needs; afterwards all works offline
 facerec models pull samples             photographs of five people, to try the pipeline on
-facerec models verify                   compare every file with its sha256"""
+facerec models verify                   compare every file with its sha256
+facerec models remove mine              a model that `facerec finetune` made"""
 
 _DEFAULT = ("mtcnn", "facenet-128")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    actions = parser.add_subparsers(dest="action", metavar="list | pull | verify", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="list | pull | verify | remove", required=True)
     listing = actions.add_parser("list", help="what there is, and what is here")
     listing.add_argument("--json", action="store_true", help="print as JSON")
     pull = actions.add_parser("pull", help="fetch, verify, export to ONNX, check against TensorFlow")
@@ -28,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pull.add_argument("--force", action="store_true", help="fetch and export again")
     verify = actions.add_parser("verify", help="compare every file with its sha256")
     verify.add_argument("names", nargs="*", metavar="NAME", help="default: all that are here")
+    away = actions.add_parser("remove", help="take a model away that `facerec finetune` made")
+    away.add_argument("name", metavar="NAME")
 
 
 def run(args: argparse.Namespace) -> Exit:
@@ -39,8 +42,13 @@ def run(args: argparse.Namespace) -> Exit:
             weights.pull(name, force=args.force)
             print(f"{name}: {weights.status(name)}")
         return Exit.OK
+    if args.action == "remove":
+        weights.remove_tuned(args.name)
+        print(f"{args.name} is removed")
+        return Exit.OK
+    everything = [*weights.CATALOGUE, *weights.tuned_names()]
     if args.action == "verify":
-        states = {name: weights.status(name) for name in args.names or weights.CATALOGUE}
+        states = {name: weights.status(name) for name in args.names or everything}
         if not args.names:
             states = {name: state for name, state in states.items() if state != "missing"}
         for name, state in states.items():
@@ -49,7 +57,7 @@ def run(args: argparse.Namespace) -> Exit:
         return Exit.ERROR if {"damaged", "missing"} & set(states.values()) else Exit.OK
     rows = [
         {"name": e.name, "status": weights.status(e.name), "licence": e.licence, "what": e.what}
-        for e in weights.CATALOGUE.values()
+        for e in map(weights.entry, everything)
     ]
     if args.json:
         common.print_json({"cache": str(weights.home()), "models": rows})

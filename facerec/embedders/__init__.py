@@ -28,7 +28,8 @@ def load_embedder(
 
     Args:
         name: one of `EMBEDDERS`: the engine.
-        model: one of `MODELS`: the weights, and with them the normalisation.
+        model: one of `MODELS`, or of those that ``facerec finetune`` made: the weights, and with them the
+            normalisation.
         crop: how the crops that it will be given were cut out (part of the embedding space).
         flip: add the mirrored crop's vector; doubles the work.
         threads: inside one batch.
@@ -37,8 +38,12 @@ def load_embedder(
         UsageError: an unknown name.
         WeightsError: the weights cannot be had.
     """
-    if model not in MODELS:
-        raise UsageError(f"there is no embedding model {model!r}", f"choose one of: {', '.join(MODELS)}")
+    from facerec import weights
+
+    if model not in (known := (*MODELS, *weights.tuned_names())):
+        raise UsageError(f"there is no embedding model {model!r}", f"choose one of: {', '.join(known)}")
+    if name == "facenet-reference" and model not in MODELS:
+        raise UsageError(f"{model} was made for the default engine", "leave out --embedder")
     if name == "facenet":
         from facerec.embedders.facenet import FaceNet
 

@@ -28,7 +28,7 @@ class FaceNet(OnnxEmbedder):
     """The default embedder.
 
     Args:
-        model: "facenet-128" or "facenet-512".
+        model: "facenet-128", "facenet-512", or one that ``facerec finetune`` made of them.
         crop: how the crops were cut out.
         flip: add the mirrored crop's vector before normalising to length 1.
         threads: inside one batch.
@@ -37,6 +37,8 @@ class FaceNet(OnnxEmbedder):
     name = NAME
 
     def __init__(self, model: str, crop: Crop, flip: bool, threads: int = 1) -> None:
-        (digest,) = weights.entry(model).files.values()
+        item = weights.entry(model)
+        (digest,) = item.files.values()
         graph = weights.graph(model, f"{model}.onnx")
-        super().__init__(graph, Space(model, digest, crop, flip), SIZE, NORMALISE[model], threads)
+        base = item.source.base if isinstance(item.source, weights.Made) else model
+        super().__init__(graph, Space(model, digest, crop, flip), SIZE, NORMALISE[base], threads)
