@@ -137,8 +137,8 @@ class Learner(Protocol):
         """(n, d) unit vectors of these rows, as they are trained on."""
         ...
 
-    def embed(self) -> FloatArray:
-        """(all, d) unit vectors of all rows, as they are."""
+    def embed(self, rows: Labels) -> FloatArray:
+        """(n, d) unit vectors of these rows, as they are."""
         ...
 
 
@@ -159,9 +159,9 @@ class Head:
         """No augmentation: the vectors are what they are."""
         return tf.math.l2_normalize(self.layer(tf.gather(self._vectors, rows)), axis=1)
 
-    def embed(self) -> FloatArray:
-        """All rows."""
-        return tf.math.l2_normalize(self.layer(self._vectors), axis=1).numpy()
+    def embed(self, rows: Labels) -> FloatArray:
+        """The same."""
+        return tf.math.l2_normalize(self.layer(tf.gather(self._vectors, rows)), axis=1).numpy()
 
 
 class Tail:
@@ -187,9 +187,9 @@ class Tail:
         crops = np.stack([augmented(self._crops[row], rng) for row in rows])
         return tf.math.l2_normalize(self._run(self._normalise(crops)), axis=1)
 
-    def embed(self) -> FloatArray:
-        """All rows."""
-        chunks = [self._normalise(self._crops[i : i + CHUNK]) for i in range(0, len(self._crops), CHUNK)]
+    def embed(self, rows: Labels) -> FloatArray:
+        """Not augmented."""
+        chunks = [self._normalise(self._crops[rows[i : i + CHUNK]]) for i in range(0, len(rows), CHUNK)]
         return np.concatenate([tf.math.l2_normalize(self._run(chunk), axis=1).numpy() for chunk in chunks])
 
 
@@ -318,7 +318,7 @@ def train(
 
 def _tar(learner: Learner, labels: Labels, rows: npt.NDArray[np.bool_]) -> float:
     """True accept rate at `FAR` of all pairs of these rows."""
-    vectors = learner.embed()[rows]
+    vectors = learner.embed(np.flatnonzero(rows))
     upper = np.triu_indices(len(vectors), 1)
     same = labels[rows][upper[0]] == labels[rows][upper[1]]
     return metrics.error_rates(metrics.distances(vectors, vectors)[upper], same).tar_at_far(FAR)

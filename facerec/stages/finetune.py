@@ -144,7 +144,8 @@ def finetune(
         learner, owner.astype(np.intp), learn, stop, settings, checkpoint, say=told, progress=progress
     )
     seconds = time.perf_counter() - start
-    trained = learner.embed()
+    apart = np.flatnonzero(~learn)
+    trained = learner.embed(apart)
     with tempfile.TemporaryDirectory() as temp:
         graph = Path(temp) / f"{name}.onnx"
         if isinstance(learner, training.Head):
@@ -152,7 +153,7 @@ def finetune(
         else:
             reference.export_network(learner.network, graph)
         engine = OnnxEmbedder(graph, replace(rows.space, model=name), SIZE, NORMALISE[base], threads)
-        agreement = float((engine.embed(crops[~learn]) * trained[~learn]).sum(axis=1).min())
+        agreement = float((engine.embed(crops[apart]) * trained).sum(axis=1).min())
         if agreement < SAME_OUTPUT:
             raise ArtifactError(
                 f"the exported model differs from the trained one (cosine {agreement:.6f})", "report this"
@@ -164,7 +165,7 @@ def finetune(
             "agreement": agreement,
             "seconds": round(seconds, 1),
         }
-        weights.add_tuned(name, base, graph, _gate(trained[stop], owner[stop], base), about)
+        weights.add_tuned(name, base, graph, _gate(trained[stop[apart]], owner[stop], base), about)
 
 
 def judge(
