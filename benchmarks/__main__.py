@@ -17,6 +17,7 @@ NAMES = (
     "throughput",
     "live",
     "app",
+    "finetune",
     "scale",
 )
 

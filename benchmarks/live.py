@@ -32,7 +32,7 @@ from facerec.follower import Follower, mark
 from facerec.live import live
 from facerec.recognizer import Recognizer
 from facerec.stages.train import default_gate
-from facerec.types import Image
+from facerec.types import Embeddings, Image
 from facerec.video import Frame, Video, VideoWriter, ahead
 
 PEOPLE = 100
@@ -42,6 +42,7 @@ PEER_FRAMES, OWN_FRAMES = 20, 105
 BLACK, HIDDEN = 32, 0.95  # a black pixel after the video's compression; share of them in a hidden face
 SAME = 0.3  # intersection over union of a track's box and a detection's
 SOAK = 600  # seconds
+GOOD = 0.1  # quality of a view, to enrol somebody of the crowd with it
 VIEWS = 12  # of each track, on the sheet for counting by hand
 SHEET = ROOT / "predictions" / "tracks.png"  # not committed: other people's faces
 
@@ -149,9 +150,30 @@ def speed(section: Section, temp: Path, path: Path, names: Path) -> None:
     )
 
 
+def with_crowd(own: Recognizer, path: Path) -> Recognizer:
+    """Knows those in the crowd, too: the best view of each track, once a person."""
+    follower, tracks = Follower(own, 1), []
+    with Video(path) as video:
+        for frame in video.frames():
+            follower.follow(frame)
+            tracks += follower.events.left
+    views = [track.view for track in tracks + follower.finish() if track.view is not None and track.shown > GOOD]
+    vectors = own.embedder.embed(np.stack(views))
+    kept: list[int] = []
+    for i, vector in enumerate(vectors):
+        if all(np.linalg.norm(vector - vectors[j]) > own.classifier.gate.threshold for j in kept):
+            kept.append(i)
+    labels = np.array([f"crowd {i}" for i in kept])
+    everybody = own.classifier.photos + Embeddings(
+        vectors[kept], labels, labels, np.full(len(kept), "train"), labels, own.embedder.space
+    )
+    return replace(own, classifier=Classifier.of_gallery("nearest", everybody, own.classifier.gate))
+
+
 def tracks(section: Section, path: Path, names: Path) -> None:
     """What the tracks show, against detection on every frame."""
-    own = recognizer(names)
+    own = with_crowd(recognizer(names), path)
+    known = len(own.classifier.people) - PEOPLE
     rows = []
     for step in (1, 2, 3, 5, None):
         follower = Follower(own, step)
@@ -175,7 +197,8 @@ def tracks(section: Section, path: Path, names: Path) -> None:
         what = step or f"as the machine can: {steps / frames:.1f}"
         rows.append([what, wanted, hit / wanted, len(numbers), len(shown), changes])
     section.table(
-        f"Tracks through the crowd against detections on every frame (boxes that overlap by {SAME})",
+        f"Tracks through the crowd against detections on every frame (boxes that overlap by {SAME}); {known} of the "
+        f"crowd are enrolled, beside {PEOPLE} others",
         {
             "frames from one detection to the next": "{}",
             "detections": "{}",
