@@ -226,7 +226,7 @@ def test_too_few_people_and_names_that_are_none_are_refused(in_tmp, run, facerec
 # --- the catalogue -------------------------------------------------------------------------------
 
 
-def test_a_tuned_model_is_in_the_catalogue_until_it_is_removed(facerec_home, tmp_path, run):
+def test_a_tuned_model_is_in_the_catalogue_until_it_is_removed(facerec_home, in_tmp, tmp_path, run):
     (tmp_path / "g.onnx").write_bytes(b"graph")
     weights.add_tuned("mine", "facenet-128", tmp_path / "g.onnx", weights.gate("facenet-128"), {"layers": "head"})
     assert weights.status("mine") == "ready" and weights.gate("mine") == weights.gate("facenet-128")
@@ -234,6 +234,8 @@ def test_a_tuned_model_is_in_the_catalogue_until_it_is_removed(facerec_home, tmp
     assert "fine-tuned here (head)" in run("models", "list").out
     with pytest.raises(UsageError, match="already"):
         weights.require_new("mine")
+    save_embeddings(Path("embeddings/gallery.npz"), vectors({"ana": 2, "ben": 2}))
+    assert "facerec models remove mine" in run("forget", "ana", "--yes").err
     weights.graph.cache_clear()
     (facerec_home / "tuned/mine.onnx").write_bytes(b"changed")
     assert weights.status("mine") == "damaged"
