@@ -1,5 +1,6 @@
 """The page in a real browser: Debian's Chromium, driven by Playwright, on the real networks."""
 
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from facerec import weights
 from facerec.artifacts import load_embeddings
 from facerec.commands.app import is_loopback
 from facerec.images import find_images
+from facerec.video import VideoWriter
 
 CHROMIUM = shutil.which("chromium")
 BROWSER = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
@@ -199,6 +201,21 @@ def open_form(page):
     page.wait_for_timeout(500)
     if page.locator("[data-testid=stExpander] details").first.get_attribute("open") is None:
         page.locator("[data-testid=stExpander] summary").first.click()
+
+
+def test_a_video_is_followed(visit, nobody, faces, tmp_path, astronaut_module):
+    people = visit("people")
+    add(people, "Eileen", faces / "astronaut.png")
+    with VideoWriter(tmp_path / "film.mp4", 10) as film:
+        for left in range(20):
+            film.write(np.roll(astronaut_module, left, axis=1))
+    page = visit()
+    upload(page, tmp_path / "film.mp4")
+    page.wait_for_selector("text=The best view of each face")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="JSON", exact=True).click()
+    (seen,) = json.loads(saved.value.path().read_text())
+    assert seen["name"] == "Eileen" and seen["end"] > 1.5
 
 
 def test_rename_merge_save_and_load(visit, server, nobody, faces):

@@ -215,15 +215,24 @@ def test_live_in_a_window_ends_with_q(project, clip):
         search = ["xdotool", "search", "--sync", "--name", "facerec live"]
         found = subprocess.run(search, env=screen, capture_output=True, text=True, check=True, timeout=60)
         assert json.loads(process.stdout.readline())["event"] == "appeared"
-        press = ["xdotool", "windowfocus", found.stdout.split()[0], "key", "q"]
-        out = err = None
-        while out is None:
-            subprocess.run(press, env=screen, capture_output=True, timeout=60)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                out, err = process.communicate(timeout=0.3)
+        press = ["xdotool", "windowfocus", found.stdout.split()[0], "key"]
+
+        def until(key, done):
+            while not done():  # a key that comes while the window is made is lost
+                subprocess.run([*press, key], env=screen, capture_output=True, timeout=60)
+                time.sleep(0.3)
+
+        until("space", lambda: list(project.glob("snapshots/*.jpg")))
+        until("r", lambda: list(project.glob("snapshots/.tmp-*.mp4")))
+        until("q", lambda: process.poll() is not None)  # ends the recording, too
+        out, err = process.communicate(timeout=60)
         summary = json.loads(out.splitlines()[-1])
         assert process.returncode == 0, err
         assert summary["event"] == "summary" and 0 < summary["frames"] < 3000
+        (snapshot,), (recording,) = (sorted(project.glob(f"snapshots/*{suffix}"))[:1] for suffix in (".jpg", ".mp4"))
+        assert read_image(snapshot).shape == read_image_of(clip).shape
+        with Video(recording) as film:
+            assert film.read(0) is not None
 
 
 def read_image_of(clip):
