@@ -52,9 +52,9 @@ class LinearSVM:
         """Fits it to unit rows (n, d) and names (n,)."""
         from sklearn.svm import LinearSVC
 
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The number of unique classes")  # one photo each is meant
-            fitted = LinearSVC(C=1.0, dual=True, random_state=0).fit(vectors, labels)
+        # one photo each is meant; for good, since `catch_warnings` is not for threads
+        warnings.filterwarnings("ignore", "The number of unique classes")
+        fitted = LinearSVC(C=1.0, dual=True, random_state=0).fit(vectors, labels)
         return cls(fitted.coef_, fitted.intercept_)
 
     def scores(self, vectors: FloatArray) -> Scores:

@@ -366,6 +366,14 @@ def test_hostile_uploads_are_each_refused_with_a_reason_and_the_page_goes_on(vis
     assert page.locator("[data-testid=stImage] img").count() >= 1
 
 
+def test_a_damaged_gallery_is_said_on_the_page(visit, server, nobody):
+    (server.folder / "embeddings").mkdir()
+    (server.folder / "embeddings/gallery.npz").write_bytes(b"no gallery")
+    for where in ("", "people", "live"):
+        page = visit(where)
+        page.wait_for_selector("text=embeddings/gallery.npz is damaged")
+
+
 def test_others_on_the_network_need_the_token(visit, tmp_path):
     server = Server(tmp_path, "--address", "0.0.0.0")
     try:

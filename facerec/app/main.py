@@ -10,6 +10,8 @@ from PIL import Image as Pillow
 from PIL import ImageDraw
 
 from facerec.app import TOKEN, evaluate, live, people, recognise, settings, train
+from facerec.app.toolkit import plain
+from facerec.errors import FacerecError
 
 _STYLE = """
 <style>
@@ -51,7 +53,7 @@ def icon() -> Pillow.Image:
 st.set_page_config("facerec", page_icon=icon(), layout="wide")
 st.html(_STYLE)
 let_in()
-st.navigation(
+page = st.navigation(
     [
         st.Page(recognise.page, title="Recognise", icon=":material/frame_person:", default=True),
         st.Page(live.page, title="Live", icon=":material/videocam:", url_path="live"),
@@ -61,4 +63,8 @@ st.navigation(
         st.Page(settings.page, title="Settings", icon=":material/tune:", url_path="settings"),
     ],
     position="top",
-).run()
+)
+try:
+    page.run()
+except (FacerecError, OSError) as error:  # a file that was damaged or taken away
+    st.error(plain(str(error)))

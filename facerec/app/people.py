@@ -34,7 +34,7 @@ def page() -> None:
         st.info("No gallery yet: add the first person above, or load one.")
         load()
         return
-    gallery = load_embeddings(GALLERY)
+    gallery, saved_now = load_embeddings(GALLERY), GALLERY.read_bytes()
     everybody = galleries.people(gallery)
     st.subheader(f"{counted(len(everybody), 'person', 'people')}, {counted(len(gallery), 'photo', 'photos')}")
     wanted = st.text_input("Search", placeholder="name", label_visibility="collapsed") if len(everybody) > 12 else ""
@@ -47,7 +47,7 @@ def page() -> None:
         st.caption(f"{len(shown) - SHOWN} more: search for them.")
     warnings(gallery)
     left, right = st.columns(2)
-    left.download_button("Save the gallery", GALLERY.read_bytes, "gallery.npz", width="stretch")
+    left.download_button("Save the gallery", saved_now, "gallery.npz", width="stretch")
     with right:
         load()
 

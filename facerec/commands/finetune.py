@@ -15,7 +15,9 @@ EXAMPLES = """\
 facerec finetune --name mine                     a projection behind the network: minutes
 facerec finetune --name mine --layers 2          the last two blocks, on augmented crops: hours with many photos
 facerec finetune --name mine --report            before and after again, on people whom training has not seen
-facerec embed --model mine                       use it; galleries of another model are refused"""
+facerec finetune --name mine --general photos/   is anything forgotten? on a folder of other people
+
+then: facerec embed --model mine"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
