@@ -29,7 +29,7 @@ lint: setup  ## ruff and import-linter
 type: setup  ## mypy
 	$(BIN)/mypy
 
-bench: setup  ## every figure that the project states → docs/benchmarks.md (under an hour; needs FACEREC_DATA)
+bench: setup  ## every figure that the project states → docs/benchmarks.md (two hours; needs FACEREC_DATA)
 	$(BIN)/python -m benchmarks
 
 clean:  ## remove the environment, caches and the demo

@@ -303,6 +303,23 @@ def test_a_model_is_trained_exported_judged_and_used(own_models, run, words):
 
 
 @pytest.mark.real
+def test_the_last_blocks_learn_or_everything_but_never_batch_normalisation():
+    from facerec import reference
+
+    ((_, path),) = weights.weights("facenet-128").items()
+    network = reference.facenet(path, 128)
+
+    def learning(layers):
+        training.free_layers(network, layers)
+        return {layer.name for layer in network.layers if layer.trainable and layer.trainable_variables}
+
+    one, two, everything = learning(1), learning(2), learning(None)
+    assert {name.split("_Branch")[0].split("_Conv")[0] for name in one} == {"Block8_6", "Bottleneck"}
+    assert one < two < everything and "Conv2d_1a_3x3" in everything
+    assert not any("BatchNorm" in name for name in everything)
+
+
+@pytest.mark.real
 def test_galleries_of_the_old_space_are_refused_with_the_cure(own_models, run):
     assert run("finetune", "--name", "test-old", "--epochs", "1").code == 0
     assert run("embed", "--model", "test-old", "--output", "embeddings/new.npz").code == 0

@@ -20,7 +20,8 @@ def page() -> None:
     detector = st.selectbox("Detector", offered, offered.index(chosen.detector))
     sizes = sorted({*SIZES, chosen.min_face})
     min_face = st.select_slider("Smallest face, pixels (larger is faster)", sizes, chosen.min_face)
-    model = st.selectbox("Model of a new gallery", MODELS, MODELS.index(chosen.model))
+    models = [*MODELS, *weights.tuned_names()]
+    model = st.selectbox("Model of a new gallery", models, models.index(chosen.model) if chosen.model in models else 0)
     toolkit.with_settings(detector=detector, min_face=min_face, model=model)
     rates: list[int | None] = [None, *(round(1000 * rate) for rate in weights.stranger_rates(model))]
     strangers = st.select_slider(
