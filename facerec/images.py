@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -30,6 +31,19 @@ MAX_PIXELS, MAX_SIDE = 120_000_000, 32_000  # OpenCV's remap ends at 32767
 _TEMPLATE_112 = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
+
+
+def read_below(source: str, folders: Iterable[Path]) -> Image | None:
+    """A picture that a file names, from the first of the folders that it lies in; None where none can be read.
+
+    What leads out of the folders is not followed: the file may be somebody else's.
+    """
+    for folder in folders:
+        path = folder / source
+        if path.is_file() and folder.resolve() in path.resolve().parents:
+            with contextlib.suppress(InputError):
+                return read_image(path)
+    return None
 
 
 def natural_key(path: Path | str) -> list[str | int]:

@@ -7,6 +7,7 @@ Batch-all and batch-hard are Hermans, Beyer, Leibe, "In Defense of the Triplet L
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -83,8 +84,9 @@ def batches(labels: Labels, people: int, photos: int, rng: np.random.Generator) 
     """
     everybody = rng.permutation(np.unique(labels))
     people = min(people, len(everybody))
-    short = -len(everybody) % people
-    order = np.concatenate([everybody, rng.permutation(everybody[:-short])[:short] if short else everybody[:0]])
+    rest = len(everybody) % people
+    others = rng.permutation(everybody[: len(everybody) - rest])[: people - rest] if rest else everybody[:0]
+    order = np.concatenate([everybody, others])
     return [
         np.concatenate(
             [
@@ -261,6 +263,7 @@ def train(
     validate: npt.NDArray[np.bool_],
     settings: Settings,
     checkpoint: Path,
+    identity: str = "",
     *,
     say: Callable[[int, History], None] = lambda epoch, history: None,
     progress: Progress = no_progress,
@@ -276,7 +279,8 @@ def train(
         learn: (n,) rows to learn from, two or more of a person.
         validate: (n,) rows of other people, to stop by.
         settings: see there.
-        checkpoint: .npz; taken up where it is of the same settings and rows.
+        checkpoint: .npz; taken up where it is of the same settings, rows and identity.
+        identity: what else the run depends on: network, layers, photos.
         say: told the epoch, after each.
         progress: shows how far an epoch is.
     """
@@ -284,7 +288,7 @@ def train(
     optimizer = keras.optimizers.Adam(settings.rate)
     optimizer.build(learner.variables)
     state = [*learner.variables, *optimizer.variables]
-    history, best = _resume(checkpoint, settings, labels, state, len(learner.variables))
+    history, best = _resume(checkpoint, _header(settings, labels, identity), state, len(learner.variables))
     if not history.tar:
         history.tar.append(_tar(learner, labels, validate))
         best = [v.numpy() for v in learner.variables]
@@ -309,7 +313,7 @@ def train(
         if history.tar[-1] > history.tar[history.best]:
             history.best = epoch
             best = [v.numpy() for v in learner.variables]
-        _save(checkpoint, settings, labels, state, history, best)
+        _save(checkpoint, _header(settings, labels, identity), state, history, best)
         say(epoch, history)
     for variable, value in zip(learner.variables, best, strict=True):
         variable.assign(value)
@@ -324,20 +328,19 @@ def _tar(learner: Learner, labels: Labels, rows: npt.NDArray[np.bool_]) -> float
     return metrics.error_rates(metrics.distances(vectors, vectors)[upper], same).tar_at_far(FAR)
 
 
-def _header(settings: Settings, labels: Labels) -> dict[str, Any]:
-    return {"kind": "training", "settings": asdict(settings), "photos": len(labels), "people": int(labels.max()) + 1}
+def _header(settings: Settings, labels: Labels, identity: str) -> dict[str, Any]:
+    rows = hashlib.sha256(np.ascontiguousarray(labels, "<i8").tobytes()).hexdigest()
+    return {"kind": "training", "settings": asdict(settings), "rows": rows, "identity": identity}
 
 
-def _save(
-    path: Path, settings: Settings, labels: Labels, state: list[Any], history: History, best: list[npt.NDArray[Any]]
-) -> None:
+def _save(path: Path, header: dict[str, Any], state: list[Any], history: History, best: list[npt.NDArray[Any]]) -> None:
     arrays = {f"state{i}": np.atleast_1d(v.numpy()) for i, v in enumerate(state)}
     arrays |= {f"best{i}": np.atleast_1d(v) for i, v in enumerate(best)}
-    write_npz(path, {**_header(settings, labels), "history": asdict(history)}, arrays)
+    write_npz(path, {**header, "history": asdict(history)}, arrays)
 
 
 def _resume(
-    path: Path, settings: Settings, labels: Labels, state: list[Any], variables: int
+    path: Path, wanted: dict[str, Any], state: list[Any], variables: int
 ) -> tuple[History, list[npt.NDArray[Any]]]:
     """History and best weights of a checkpoint, whose state is put in place; empty where there is none like this."""
     expected = {f"state{i}": (np.dtype(v.dtype).kind, max(len(v.shape), 1)) for i, v in enumerate(state)}
@@ -348,7 +351,7 @@ def _resume(
         header, arrays = read_npz(path, "training", expected, "")
     except ArtifactError:
         return History(), []  # of other layers, or damaged: training starts anew
-    if any(header.get(key) != value for key, value in _header(settings, labels).items()):
+    if any(header.get(key) != value for key, value in wanted.items()):
         return History(), []
     for i, variable in enumerate(state):
         variable.assign(arrays[f"state{i}"].reshape(variable.shape))

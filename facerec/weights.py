@@ -258,13 +258,13 @@ def gate(model: str) -> Gate | None:
 
 def stranger_rates(model: str) -> list[float]:
     """The false-positive identification rates for which `gate_at` knows a gate, rarest first."""
-    return [rate for rate, _ in CATALOGUE[model].margins] if model in CATALOGUE else []
+    return [rate for rate, _ in entry(model).margins]
 
 
 def gate_at(model: str, fpir: float) -> Gate | None:
     """The gate at which about this share of strangers' searches return a name; None where it was not measured."""
     default = gate(model)
-    margin = dict(CATALOGUE[model].margins).get(fpir) if default else None
+    margin = dict(entry(model).margins).get(fpir) if default else None
     if default is None or margin is None:
         return None
     return replace(default, margin=margin, source=f"{default.source}, FPIR {fpir:g} with 105 people")

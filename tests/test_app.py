@@ -14,9 +14,10 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from conftest import vectors
 
 from facerec import weights
-from facerec.artifacts import load_embeddings
+from facerec.artifacts import load_embeddings, save_embeddings
 from facerec.commands.app import is_loopback
 from facerec.images import find_images
 from facerec.video import VideoWriter
@@ -366,6 +367,15 @@ def test_hostile_uploads_are_each_refused_with_a_reason_and_the_page_goes_on(vis
     assert page.locator("[data-testid=stImage] img").count() >= 1
 
 
+def test_a_gallery_with_paths_for_names_is_refused(visit, server, nobody, tmp_path):
+    (tmp_path / "mine").mkdir()
+    save_embeddings(tmp_path / "foreign.npz", vectors({"ana": 1, str(tmp_path / "mine"): 1}))
+    page = visit("people")
+    upload(page, tmp_path / "foreign.npz", number=1)
+    page.wait_for_selector("text=is refused")
+    assert not (server.folder / "embeddings").exists()
+
+
 def test_a_damaged_gallery_is_said_on_the_page(visit, server, nobody):
     (server.folder / "embeddings").mkdir()
     (server.folder / "embeddings/gallery.npz").write_bytes(b"no gallery")
@@ -374,7 +384,8 @@ def test_a_damaged_gallery_is_said_on_the_page(visit, server, nobody):
         page.wait_for_selector("text=embeddings/gallery.npz is damaged")
 
 
-def test_others_on_the_network_need_the_token(visit, tmp_path):
+def test_others_on_the_network_need_the_token(visit, tmp_path, monkeypatch):
+    monkeypatch.setenv("FACEREC_APP_TOKEN", "")  # is none
     server = Server(tmp_path, "--address", "0.0.0.0")
     try:
         url = re.search(r"http://0\.0\.0\.0:\d+/\?token=(\S+)", server.said)

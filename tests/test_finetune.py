@@ -12,7 +12,7 @@ import pytest
 from conftest import photos, vectors
 
 from facerec import weights
-from facerec.artifacts import save_embeddings
+from facerec.artifacts import load_embeddings, save_embeddings, write_npz
 from facerec.errors import UsageError
 from facerec.stages.finetune import Comparison, compare, of_side, sides, with_two
 
@@ -105,6 +105,14 @@ def test_batches_hold_p_people_with_k_photos_and_everybody_comes():
         assert counts.tolist() == [3] * 4
 
 
+@pytest.mark.parametrize("n", range(2, 100, 3))
+def test_no_person_comes_twice_in_a_batch_and_none_is_left_out(n):
+    labels = np.repeat(np.arange(n), 2)
+    drawn = training.batches(labels, 32, 2, np.random.default_rng(n))
+    sets = [set(labels[rows].tolist()) for rows in drawn]
+    assert all(len(s) == min(32, n) for s in sets) and set().union(*sets) == set(range(n))
+
+
 def test_augmented_crops_differ_and_keep_their_shape(astronaut):
     crop = astronaut[:160, 140:300]
     seen = [training.augmented(crop, np.random.default_rng(i)) for i in range(20)]
@@ -172,6 +180,11 @@ def test_a_checkpoint_of_other_settings_or_photos_is_not_taken_up(tmp_path):
     first, _ = fit(tmp_path)
     other, _ = fit(tmp_path, replace(SETTINGS, seed=1))
     assert other.loss != first.loss
+    told = []
+    fit(tmp_path, replace(SETTINGS, seed=1), say=lambda epoch, history: told.append(epoch))
+    assert told == []  # it was finished
+    fit(tmp_path, replace(SETTINGS, seed=1), identity="other photos", say=lambda epoch, history: told.append(epoch))
+    assert told == list(range(1, 13))
     (tmp_path / "checkpoint.npz").write_bytes(b"damaged")
     assert fit(tmp_path)[0] == first
 
@@ -235,7 +248,10 @@ def test_a_tuned_model_is_in_the_catalogue_until_it_is_removed(facerec_home, in_
     with pytest.raises(UsageError, match="already"):
         weights.require_new("mine")
     save_embeddings(Path("embeddings/gallery.npz"), vectors({"ana": 2, "ben": 2}))
-    assert "facerec models remove mine" in run("forget", "ana", "--yes").err
+    write_npz(Path("finetuned/mine/checkpoint.npz"), {"kind": "training"}, {"state0": np.zeros(3)})
+    forgotten = run("forget", "ana", "--yes")
+    assert forgotten.code == 0 and "facerec models remove mine" in forgotten.err
+    assert weights.gate_at("mine", 0.01) is None
     weights.graph.cache_clear()
     (facerec_home / "tuned/mine.onnx").write_bytes(b"changed")
     assert weights.status("mine") == "damaged"
@@ -297,6 +313,11 @@ def test_a_model_is_trained_exported_judged_and_used(own_models, run, words):
     assert clash.code == 0, clash.err  # the gallery's own model
     again = run("finetune", "--name", name, "--report", "--json")
     assert json.loads(again.out.splitlines()[-1])["comparisons"] == report["comparisons"]
+    assert not (own_models / "finetuned" / name / "checkpoint.npz").exists()
+    fewer = load_embeddings(Path("embeddings/faces.npz"))
+    save_embeddings(Path("embeddings/fewer.npz"), fewer[fewer.labels != "madonna0"])
+    changed = run("finetune", "--name", name, "--report", "--embeddings", "embeddings/fewer.npz")
+    assert changed.code == 1 and "other people" in changed.err
     names = {p.name for p in (own_models / "raw_images").iterdir()}
     record = (weights.home() / "tuned" / f"{name}.json").read_text()
     assert not any(person in record for person in names)
@@ -325,8 +346,6 @@ def test_galleries_of_the_old_space_are_refused_with_the_cure(own_models, run):
     assert run("embed", "--model", "test-old", "--output", "embeddings/new.npz").code == 0
     result = run("audit", "embeddings/new.npz")
     assert result.code in (0, 1)
-    from facerec.artifacts import load_embeddings
-
     old, new = (load_embeddings(Path(f"embeddings/{f}.npz")) for f in ("faces", "new"))
     with pytest.raises(Exception, match="facerec embed --model test-old"):
         old.require_space(new.space, "the gallery")

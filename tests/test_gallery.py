@@ -210,6 +210,19 @@ def test_forgetting_leaves_no_trace(run, project):
     assert traces("ana") == []
 
 
+@pytest.mark.parametrize("name", ["..", "OUTSIDE", "a/../../other"])
+def test_a_label_that_is_a_path_leads_nowhere(run, project, tmp_path_factory, name):
+    """Such a label can stand in a file that somebody else made."""
+    outside = tmp_path_factory.mktemp("other")
+    (outside / "precious.txt").write_text("x")
+    name = str(outside) if name == "OUTSIDE" else name
+    save_embeddings(Path("embeddings/foreign.npz"), vectors({name: 2, "somebody": 2}))
+    before = {p for p in Path().rglob("*") if p.is_file()}
+    assert run("forget", name, "--yes", "--gallery", "embeddings/foreign.npz").code in (0, 3)
+    assert (outside / "precious.txt").exists()
+    assert {p for p in Path().rglob("*") if p.is_file()} >= {p for p in before if "raw_images" in p.parts}
+
+
 def test_forgetting_asks_first_and_names_what_it_did_not_make(run, project, monkeypatch):
     Path("notes.txt").write_text("ana comes on Monday; bananas")
     before = tree(Path())

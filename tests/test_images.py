@@ -17,6 +17,7 @@ from facerec.images import (
     encode_image,
     find_images,
     natural_key,
+    read_below,
     read_image,
     sharpness,
     similarity,
@@ -261,3 +262,14 @@ def test_a_blurred_picture_is_less_sharp_at_any_size():
     noise = photo(4, height=960)
     assert sharpness(noise) > 3 * sharpness(cv2.GaussianBlur(noise, (9, 9), 3))
     assert images.stack_crops([], 160).shape == (0, 160, 160, 3)
+
+
+def test_what_leads_out_of_the_folders_is_not_read(tmp_path):
+    picture = np.full((8, 8, 3), 90, np.uint8)
+    for name in ("crops/ana/1.png", "secret.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), picture)
+    (tmp_path / "crops/ana/damaged.png").write_bytes(b"x")
+    assert (read_below("ana/1.png", [tmp_path / "none", tmp_path / "crops"]) == picture).all()
+    for source in ("../secret.png", str(tmp_path / "secret.png"), "ana/2.png", "ana/damaged.png", "ana"):
+        assert read_below(source, [tmp_path / "crops"]) is None

@@ -14,6 +14,7 @@ from facerec.artifacts import load_embeddings
 from facerec.desk import Desk, Known
 from facerec.errors import UsageError
 from facerec.follower import Follower
+from facerec.gallery import forget
 from facerec.greet import Greeter
 from facerec.images import read_image
 from facerec.live import live
@@ -191,6 +192,22 @@ def test_a_gallery_is_saved_and_another_one_loaded_and_those_in_view_are_looked_
     loaded = desk([*[None] * 5, "l", *"all", "\r"], known(other, in_tmp / "gallery.npz"))
     report = live(sharp, other, desk=loaded)
     assert "all.npz: 4 people" in loaded.text and 50 < report.names["Eva"] < 56
+
+
+def test_who_was_forgotten_meanwhile_stays_forgotten(in_tmp, recognizer):
+    follower = Follower(recognizer, step=1)
+    sharp = [Frame(i, i / 10, scene(i)) for i in range(30)]
+    path = in_tmp / "gallery.npz"
+    people = known(follower, path)
+    live(sharp, follower, desk=desk([None, None, "n", *"eva", "\r", "q"], people))
+    forget(path, "ana")
+    live(sharp, follower, desk=desk(["s", "\r", "q"], people))
+    assert load_embeddings(path).people == ["Eva", "ben", "cleo"]
+    other = Follower(follower.recognizer, step=1)
+    for frame in sharp[:3]:
+        (track, *_) = other.follow(frame) or [None]
+    assert "is added" in known(other, path).name("dora", sharp[2].image, track)
+    assert load_embeddings(path).people == ["Dora", "Eva", "ben", "cleo"]
 
 
 @pytest.mark.parametrize("typed", ["nobody", "../all", "a/b"])

@@ -98,15 +98,22 @@ def page() -> None:
     def status() -> None:
         names = ", ".join(toolkit.plain(name) for name in watcher.in_view) or "nobody in view"
         st.markdown(f"**{watcher.rate:.1f}** frames a second · {names}")
+        if st.session_state["watched"] != state_of_things():  # somebody was added or forgotten elsewhere
+            st.rerun()
 
     status()
     capture(watcher)
 
 
+def state_of_things() -> tuple[object, ...]:
+    """Changes when people or settings do."""
+    path = toolkit.names_path()
+    return path, path.stat().st_mtime_ns if path else 0, toolkit.settings()
+
+
 def this_watcher() -> Watcher:
     """This visitor's; a new one where people or settings have changed."""
-    path = toolkit.names_path()
-    key = (path, path.stat().st_mtime_ns if path else 0, toolkit.settings())
+    key = state_of_things()
     if st.session_state.get("watched") != key:
         recognizer = toolkit.recognizer() or with_nobody()
         recognizer = Recognizer(
@@ -160,6 +167,5 @@ def capture(watcher: Watcher) -> None:
             told = Learner(watcher.follower, GALLERY, "nearest").name(name.strip(), image, track)
         except FacerecError as error:
             told = str(error)
-    path = toolkit.names_path()
-    st.session_state["watched"] = (path, path.stat().st_mtime_ns if path else 0, toolkit.settings())
+    st.session_state["watched"] = state_of_things()
     (st.warning if "not added" in told else st.success)(toolkit.plain(told))

@@ -12,10 +12,10 @@ from facerec import gallery as galleries
 from facerec.app import toolkit
 from facerec.artifacts import load_embeddings
 from facerec.audit import audit
-from facerec.errors import FacerecError
+from facerec.errors import DataError, FacerecError
 from facerec.gallery import Person
 from facerec.paths import GALLERY
-from facerec.stages.enroll import enroll
+from facerec.stages.enroll import enroll, require_name
 from facerec.stages.people import Project, forget, rename
 from facerec.stages.train import default_gate
 from facerec.types import Embeddings
@@ -150,7 +150,11 @@ def card(person: Person, gallery: Embeddings, names: list[str]) -> None:
 
 def warnings(gallery: Embeddings) -> None:
     """What the audit finds."""
-    findings = audit(gallery, default_gate(gallery).threshold, 3) if len(gallery) else []
+    try:
+        findings = audit(gallery, default_gate(gallery).threshold, 3) if len(gallery) else []
+    except DataError as error:
+        st.caption(toolkit.plain(f"No audit: {error}"))
+        return
     serious = [f for f in findings if f.kind != "needs photos"]
     with st.expander(f"Audit: {len(serious)} to look at, {len(findings) - len(serious)} could do with more photos"):
         for finding in [*serious, *(f for f in findings if f not in serious)][:SHOWN]:
@@ -170,6 +174,8 @@ def load() -> None:
         path.write_bytes(file.getvalue())
         try:
             rows = load_embeddings(path)
+            for label in rows.people:
+                require_name(label)
             now = galleries.add(GALLERY, rows)
         except FacerecError as error:
             toolkit.refuse(file.name, str(error).replace(str(path), "the file"))

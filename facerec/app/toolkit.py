@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,11 +18,11 @@ from facerec.classify import Classifier
 from facerec.detectors import DEFAULT_MIN_FACE, DETECTORS, load_detector
 from facerec.embedders import DEFAULT_MARGIN, MODELS, load_embedder
 from facerec.errors import FacerecError, InputError
-from facerec.images import decode_image, read_image
-from facerec.paths import CLASSIFIERS, GALLERY
+from facerec.images import decode_image, read_below
+from facerec.paths import CLASSIFIERS, GALLERY, PROCESSED
 from facerec.recognizer import Recognizer
 from facerec.stages.train import default_gate
-from facerec.types import Crop, Detector, Embedder, Gate, Image, Space
+from facerec.types import Crop, Detector, Embedder, Face, Gate, Image, Space
 
 MAX_BYTES = 25_000_000  # of a picture
 MAX_VIDEO = 500_000_000
@@ -55,10 +54,26 @@ def settings() -> Settings:
     return st.session_state.setdefault("settings", Settings())
 
 
+class OneAtATime:
+    """A detector that is not made for several threads, made so."""
+
+    thread_safe = True
+
+    def __init__(self, detector: Detector) -> None:
+        self.name = detector.name
+        self._detector, self._lock = detector, threading.Lock()
+
+    def detect(self, image: Image) -> list[Face]:
+        """The detector's."""
+        with self._lock:
+            return self._detector.detect(image)
+
+
 @st.cache_resource(show_spinner="Loading the face detector …")
 def detector(name: str, min_face: int) -> Detector:
     """A detector, shared by all visitors."""
-    return load_detector(name, min_face=min_face, threads=runtime.cpu_count())
+    loaded = load_detector(name, min_face=min_face, threads=runtime.cpu_count())
+    return loaded if loaded.thread_safe else OneAtATime(loaded)
 
 
 @st.cache_resource(show_spinner="Loading the face network …")
@@ -154,28 +169,9 @@ def plain(text: str) -> str:
     return "".join(f"\\{c}" if c in r"\`*_{}[]()<>#+!|$~:" else c for c in line)
 
 
-def kept(image: Image | bytes, folder: tempfile.TemporaryDirectory[str], suffix: str) -> Path:
-    """A file for what was uploaded, named by us, in a folder that goes with the script's run."""
-    from facerec.artifacts import write_bytes, write_image
-
-    path = Path(folder.name) / f"upload{len(list(Path(folder.name).iterdir()))}{suffix}"
-    if isinstance(image, bytes):
-        write_bytes(path, image)
-    else:
-        write_image(path, image)
-    return path
-
-
 def crop_of(source: str) -> Image | None:
     """An enrolled face's crop; None where it is gone."""
-    for root in (GALLERY.parent, Path("processed")):
-        path = root / source
-        if path.is_file() and root.resolve() in path.resolve().parents:
-            try:
-                return read_image(path)
-            except InputError:
-                return None
-    return None
+    return read_below(source, (GALLERY.parent, PROCESSED))
 
 
 def initial(name: str) -> Image:

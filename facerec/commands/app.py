@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> Exit:
     if is_loopback(args.address):
         os.environ.pop(TOKEN, None)
     else:
-        token = os.environ.setdefault(TOKEN, secrets.token_urlsafe(24))
+        token = os.environ[TOKEN] = os.environ.get(TOKEN) or secrets.token_urlsafe(24)
         url += f"/?token={token}"
     options = {
         "server.address": args.address,

@@ -135,12 +135,13 @@ def _row(
     import numpy as np
 
     from facerec.draw import BLUE, GREEN, ORANGE, WHITE
+    from facerec.images import read_below
 
     left, columns = _COLUMNS, 0
     for k, (group, colour) in enumerate(zip(finding.photos, (ORANGE, BLUE, GREEN), strict=False)):
         room = left // (len(finding.photos) - k)
         for row in group[:room]:
-            image = _picture(str(embeddings.sources[row]), folders)
+            image = read_below(str(embeddings.sources[row]), folders)
             if image is None:
                 missing.append(str(embeddings.sources[row]))
             label = f"{number}. {embeddings.labels[row]}" if not columns else str(embeddings.labels[row])
@@ -149,17 +150,3 @@ def _row(
         left -= min(len(group), room)
     for _ in range(columns, _COLUMNS):
         yield np.full((120, 120, 3), 255, np.uint8), "", WHITE
-
-
-def _picture(source: str, folders: list[Path]) -> Image | None:
-    """A crop, from the first of the folders that holds it."""
-    from facerec.errors import InputError
-    from facerec.images import read_image
-
-    for folder in folders:
-        if (folder / source).is_file():
-            try:
-                return read_image(folder / source)
-            except InputError:
-                return None
-    return None

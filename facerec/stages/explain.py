@@ -9,7 +9,7 @@ import numpy as np
 
 from facerec.classify import NEAREST, Classifier
 from facerec.draw import GREEN, ORANGE, RED, contact_sheet
-from facerec.images import read_image
+from facerec.images import read_below
 from facerec.recognizer import Found
 from facerec.types import Image, Prediction
 
@@ -37,10 +37,10 @@ def side_by_side(
         for name, distance in p.nearest:
             mine = np.flatnonzero(photos.labels == name)
             closest = str(photos.sources[mine[(photos.vectors[mine] @ vector).argmax()]])
-            path = next((root / closest for root in roots if (root / closest).is_file()), None)
-            lost += path is None
+            picture = read_below(closest, roots)
+            lost += picture is None
             near = distance <= gate.threshold
-            tiles.append((read_image(path) if path else blank, f"{name} {distance:.2f}", GREEN if near else RED))
+            tiles.append((blank if picture is None else picture, f"{name} {distance:.2f}", GREEN if near else RED))
         tiles += [(blank, "", (255, 255, 255))] * (NEAREST - len(p.nearest))
     title = f"threshold {gate.threshold:.2f}, margin {gate.margin:.2f}"
     return contact_sheet(tiles, columns=NEAREST + 1, title=title), lost

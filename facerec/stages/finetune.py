@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from facerec import metrics, plots, weights
-from facerec.artifacts import load_embeddings, write_bytes
+from facerec.artifacts import load_embeddings, remove, write_bytes
 from facerec.detectors import DEFAULT_MIN_FACE
 from facerec.embedders import load_embedder
 from facerec.embedders.facenet import NORMALISE, SIZE
@@ -139,9 +139,11 @@ def finetune(
 
     start = time.perf_counter()
     checkpoint = folder / name / "checkpoint.npz"
+    of = "\n".join([base, rows.space.weights, layers, *rows.digests.tolist(), *side.tolist()])
+    identity = hashlib.sha256(of.encode()).hexdigest()
     learn, stop = side == "learn", side == "validate"
     history = training.train(
-        learner, owner.astype(np.intp), learn, stop, settings, checkpoint, say=told, progress=progress
+        learner, owner.astype(np.intp), learn, stop, settings, checkpoint, identity, say=told, progress=progress
     )
     seconds = time.perf_counter() - start
     apart = np.flatnonzero(~learn)
@@ -164,8 +166,10 @@ def finetune(
             "history": asdict(history),
             "agreement": agreement,
             "seconds": round(seconds, 1),
+            "people": _digest(people.tolist()),
         }
         weights.add_tuned(name, base, graph, _gate(trained[stop[apart]], owner[stop], base), about)
+    remove(checkpoint)
 
 
 def judge(
@@ -200,6 +204,11 @@ def judge(
     rows = with_two(load_embeddings(embeddings))
     if rows.space.model != base:
         raise ArtifactError(f"{embeddings} holds vectors of {rows.space}", f"run `facerec embed --model {base}`")
+    if _digest(rows.people) != about["people"]:
+        raise ArtifactError(
+            f"{embeddings} holds other people than those that {name} was made of",
+            f"nobody can say whom it has seen: facerec models remove {name}, and facerec finetune again",
+        )
     tests = rows[of_side(rows, about["settings"]["seed"]) == "test"]
     after = load_embedder(model=name, crop=rows.space.crop, threads=threads)
     _, owner = np.unique(tests.labels, return_inverse=True)
@@ -216,6 +225,11 @@ def judge(
     report.write(folder / name)
     write_bytes(folder / name / "curves.png", report.pictures[0][1])
     return report
+
+
+def _digest(people: list[str]) -> str:
+    """Tells whether these are the same people, without their names."""
+    return hashlib.sha256("\n".join(people).encode()).hexdigest()
 
 
 def _number(layers: str) -> int:

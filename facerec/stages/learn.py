@@ -31,7 +31,7 @@ class Learner:
         self._follower, self._gallery, self._by = follower, gallery, by
 
     def name(self, name: str, image: Image, track: Track) -> str:
-        """Adds a track's face to the gallery, and everybody who was known already: it is the newest from now on."""
+        """Adds a track's face to the gallery, and those whom a classifier knew: it is the newest from now on."""
         recognizer = self._follower.recognizer
         embedder, photos = recognizer.embedder, recognizer.classifier.photos
         crop = crop_face(image, track.face, embedder.space.crop, embedder.input_size)
@@ -44,10 +44,10 @@ class Learner:
             if problems := quality.problems(TO_ENROLL):
                 raise InputError(problems[0], "try again with a better view")
             rows = gallery_rows(name, [("live", crop, quality)], self._gallery, embedder, recognizer.detector.name)
-            galleries.add(self._gallery, photos + rows)
+            now = galleries.add(self._gallery, rows if self._on_disk else photos + rows)
         except (FacerecError, InputError) as error:
             return f"{name} is not added: {error}"
-        self._know(photos + rows, recognizer.classifier.gate)
+        self._know(now, recognizer.classifier.gate)
         track.rename(name)
         return f"{name} is added to {self._gallery}"
 
@@ -57,7 +57,7 @@ class Learner:
         try:
             path = self._beside(name) if name else self._gallery
             if path == self._gallery:
-                galleries.add(path, photos)
+                photos = load_embeddings(path) if self._on_disk else galleries.add(path, photos)
             elif path.exists():
                 raise ArtifactError(f"there is a {path} already", "choose another name")
             else:
@@ -83,6 +83,11 @@ class Learner:
         for track in self._follower.tracker.tracks:
             track.forget()
         return f"{path}: {len(photos.people)} people"
+
+    @property
+    def _on_disk(self) -> bool:
+        """Whether those who are known are the gallery's: what others have changed in it meanwhile, stays changed."""
+        return self._follower.recognizer.classifier.model is None and self._gallery.exists()
 
     def _beside(self, name: str) -> Path:
         require_name(name)

@@ -54,7 +54,7 @@ class Project:
     def arrays(self) -> Iterator[tuple[Path, str]]:
         """(path, kind) of the files of labelled vectors."""
         for path in self.walk():
-            if path.suffix == ".npz" and (kind := npz_kind(path)):
+            if path.suffix == ".npz" and (kind := npz_kind(path)) in ("embeddings", "classifier"):
                 yield path, kind
 
     def manifests(self) -> Iterator[Path]:
@@ -65,6 +65,8 @@ class Project:
 
     def people_folders(self, name: str) -> Iterator[Path]:
         """Folders of a person's photos: raw_images/NAME, raw_images/train/NAME, the gallery's crops."""
+        if Path(name).parts != (name,) or name == "..":
+            return  # a label in somebody's file that is no name, but a way out of these folders
         for top in ("raw_images", "raw_images/train", "raw_images/test", "raw_images/val"):
             yield self.root / top / name
         for gallery in {self.gallery, *(path for path, kind in self.arrays() if kind == "embeddings")}:
