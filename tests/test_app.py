@@ -121,6 +121,7 @@ def visit(browser, server):
         )
         page.goto(server.url(where))
         page.wait_for_selector("h1, input[type=password]")
+        page.wait_for_timeout(500)
         return page
 
     yield open_page
@@ -135,6 +136,14 @@ def visit(browser, server):
 def nobody(server):
     for name in ("embeddings", "classifiers", "processed", "raw_images", "videos", "evaluation"):
         shutil.rmtree(server.folder / name, ignore_errors=True)
+
+
+def again(page):
+    """Loads it anew, and lets it settle: what is typed before that is lost."""
+    page.reload()
+    page.wait_for_selector("h1")
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(1000)
 
 
 def upload(page, *files, number=0):
@@ -166,11 +175,11 @@ def test_enrolled_is_recognised_and_forgotten_is_unknown(visit, server, nobody, 
     people = visit("people")
     assert "No gallery yet" in people.inner_text("body")
     add(people, "Eileen", faces / "astronaut.png")
-    people.reload()
+    again(people)
     open_form(people)
     add(people, "Jerry", faces / "jerry0.jpg")
 
-    page.reload()
+    again(page)
     page.wait_for_selector("input[type=file]", state="attached")
     upload(page, faces / "astronaut.png", faces / "madonna0.jpg")
     page.wait_for_selector("text=Annotated pictures")
@@ -188,7 +197,7 @@ def test_enrolled_is_recognised_and_forgotten_is_unknown(visit, server, nobody, 
     people.get_by_role("button", name="Forget", exact=True).click()
     people.wait_for_selector("text=Eileen is forgotten")
     assert load_embeddings(server.folder / "embeddings/gallery.npz").people == ["Jerry"]
-    page.reload()
+    again(page)
     upload(page, faces / "astronaut.png")
     page.wait_for_selector("text=Annotated picture")
     with page.expect_download() as saved:
@@ -222,7 +231,7 @@ def test_a_video_is_followed(visit, nobody, faces, tmp_path, astronaut_module):
 def test_rename_merge_save_and_load(visit, server, nobody, faces):
     page = visit("people")
     add(page, "Jerry", faces / "jerry0.jpg")
-    page.reload()
+    again(page)
     open_form(page)
     add(page, "Jerome", faces / "jerry1.jpg")
     page.get_by_role("button", name="Change").nth(1).click()
@@ -237,7 +246,7 @@ def test_rename_merge_save_and_load(visit, server, nobody, faces):
     kept = saved.value.path()
     shutil.copy(kept, faces / "kept.npz")
     gallery.unlink()
-    page.reload()
+    again(page)
     page.wait_for_selector("text=No gallery yet")
     upload(page, faces / "kept.npz", number=1)
     page.wait_for_selector("text=2 people are loaded")
@@ -277,7 +286,7 @@ def test_training_on_what_was_dropped_in(visit, server, nobody):
         upload(page, *find_images(person)[:6])
         page.get_by_role("button", name="Keep").click()
         page.wait_for_selector(f"text=6 files are kept for {person.name}")
-        page.reload()
+        again(page)
     page.get_by_role("button", name="Train", exact=True).click()
     page.wait_for_selector("text=2 people are known")
     assert (server.folder / "classifiers/svm.npz").is_file()
@@ -297,7 +306,7 @@ def test_an_evaluation_runs_and_its_report_can_be_had(visit, server, nobody):
 def test_each_visitor_has_their_own_settings_and_pictures(visit, nobody, faces):
     first, second = visit("people"), visit("settings")
     add(first, "Jerry", faces / "jerry0.jpg")
-    second.reload()
+    again(second)
     second.get_by_role("combobox").first.click()
     second.get_by_role("option", name="haar").click()
     second.wait_for_selector("text=Now named")
