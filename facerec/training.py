@@ -8,10 +8,13 @@ Batch-all and batch-hard are Hermans, Beyer, Leibe, "In Defense of the Triplet L
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import cv2
 import keras
@@ -23,7 +26,7 @@ from facerec import metrics
 from facerec.artifacts import read_npz, write_npz
 from facerec.embedders.onnx import Normalise
 from facerec.errors import ArtifactError
-from facerec.types import FloatArray, Progress, no_progress
+from facerec.types import FloatArray, Progress, TrainingHistory, TrainingSettings, no_progress
 
 Labels = npt.NDArray[np.intp]
 FAR = 1e-2  # at which the true accept rate on people kept apart is watched
@@ -214,60 +217,18 @@ def free_layers(network: Any, layers: int | None) -> None:
 # --- the loop ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What changes the result.
-
-    Attributes:
-        mining: rule, see `triplet_loss`.
-        margin: α.
-        people: P of a batch.
-        photos: K of a batch.
-        rate: Adam's learning rate.
-        epochs: at most; in each everybody comes once.
-        patience: epochs without a better true accept rate, after which it stops.
-        seed: of batches and augmentation.
-    """
-
-    mining: str = "semi-hard"
-    margin: float = 0.2
-    people: int = 32
-    photos: int = 4
-    rate: float = 1e-3
-    epochs: int = 60
-    patience: int = 10
-    seed: int = 0
-
-
-@dataclass
-class History:
-    """A line an epoch; epoch 0 is before any training.
-
-    Attributes:
-        loss: mean of the batches.
-        active: share of the triplets that broke the margin.
-        tar: true accept rate at `FAR` on people kept apart.
-        best: epoch that the result is taken from.
-    """
-
-    loss: list[float] = field(default_factory=list)
-    active: list[float] = field(default_factory=list)
-    tar: list[float] = field(default_factory=list)
-    best: int = 0
-
-
 def train(
     learner: Learner,
     labels: Labels,
     learn: npt.NDArray[np.bool_],
     validate: npt.NDArray[np.bool_],
-    settings: Settings,
+    settings: TrainingSettings,
     checkpoint: Path,
     identity: str = "",
     *,
-    say: Callable[[int, History], None] = lambda epoch, history: None,
+    say: Callable[[int, TrainingHistory], None] = lambda epoch, history: None,
     progress: Progress = no_progress,
-) -> History:
+) -> TrainingHistory:
     """Trains until the people kept apart are no better told apart; leaves the best epoch's weights in the learner.
 
     After each epoch a checkpoint is written. An epoch's batches and augmentation depend on the seed and its number
@@ -328,12 +289,14 @@ def _tar(learner: Learner, labels: Labels, rows: npt.NDArray[np.bool_]) -> float
     return metrics.error_rates(metrics.distances(vectors, vectors)[upper], same).tar_at_far(FAR)
 
 
-def _header(settings: Settings, labels: Labels, identity: str) -> dict[str, Any]:
+def _header(settings: TrainingSettings, labels: Labels, identity: str) -> dict[str, Any]:
     rows = hashlib.sha256(np.ascontiguousarray(labels, "<i8").tobytes()).hexdigest()
     return {"kind": "training", "settings": asdict(settings), "rows": rows, "identity": identity}
 
 
-def _save(path: Path, header: dict[str, Any], state: list[Any], history: History, best: list[npt.NDArray[Any]]) -> None:
+def _save(
+    path: Path, header: dict[str, Any], state: list[Any], history: TrainingHistory, best: list[npt.NDArray[Any]]
+) -> None:
     arrays = {f"state{i}": np.atleast_1d(v.numpy()) for i, v in enumerate(state)}
     arrays |= {f"best{i}": np.atleast_1d(v) for i, v in enumerate(best)}
     write_npz(path, {**header, "history": asdict(history)}, arrays)
@@ -341,22 +304,22 @@ def _save(path: Path, header: dict[str, Any], state: list[Any], history: History
 
 def _resume(
     path: Path, wanted: dict[str, Any], state: list[Any], variables: int
-) -> tuple[History, list[npt.NDArray[Any]]]:
+) -> tuple[TrainingHistory, list[npt.NDArray[Any]]]:
     """History and best weights of a checkpoint, whose state is put in place; empty where there is none like this."""
     expected = {f"state{i}": (np.dtype(v.dtype).kind, max(len(v.shape), 1)) for i, v in enumerate(state)}
     expected |= {f"best{i}": expected[f"state{i}"] for i in range(variables)}
     if not path.exists():
-        return History(), []
+        return TrainingHistory(), []
     try:
         header, arrays = read_npz(path, "training", expected, "")
     except ArtifactError:
-        return History(), []  # of other layers, or damaged: training starts anew
+        return TrainingHistory(), []  # of other layers, or damaged: training starts anew
     if any(header.get(key) != value for key, value in wanted.items()):
-        return History(), []
+        return TrainingHistory(), []
     for i, variable in enumerate(state):
         variable.assign(arrays[f"state{i}"].reshape(variable.shape))
     best = [arrays[f"best{i}"].reshape(v.shape) for i, v in enumerate(state[:variables])]
-    return History(**header["history"]), best
+    return TrainingHistory(**header["history"]), best
 
 
 # --- export --------------------------------------------------------------------------------------

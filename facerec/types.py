@@ -325,6 +325,48 @@ class StageReport:
         }
 
 
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What changes the result of `facerec.training.train`.
+
+    Attributes:
+        mining: rule, see `facerec.training.triplet_loss`.
+        margin: α.
+        people: P of a batch.
+        photos: K of a batch.
+        rate: Adam's learning rate.
+        epochs: at most; in each everybody comes once.
+        patience: epochs without a better true accept rate, after which it stops.
+        seed: of batches and augmentation.
+    """
+
+    mining: str = "semi-hard"
+    margin: float = 0.2
+    people: int = 32
+    photos: int = 4
+    rate: float = 1e-3
+    epochs: int = 60
+    patience: int = 10
+    seed: int = 0
+
+
+@dataclass
+class TrainingHistory:
+    """A line an epoch; epoch 0 is before any training.
+
+    Attributes:
+        loss: mean of the batches.
+        active: share of the triplets that broke the margin.
+        tar: true accept rate on people kept apart.
+        best: epoch that the result is taken from.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    active: list[float] = field(default_factory=list)
+    tar: list[float] = field(default_factory=list)
+    best: int = 0
+
+
 class Detector(Protocol):
     """Finds faces. One file a detector, in `facerec.detectors`."""
 

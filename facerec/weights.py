@@ -185,8 +185,11 @@ def tuned_names() -> list[str]:
 def tuned(name: str) -> dict[str, Any]:
     """What is recorded of one of them, or a `UsageError`."""
     try:
-        return json.loads(_tuned_path(name).read_text())
-    except (OSError, ValueError):
+        record = json.loads(_tuned_path(name).read_text())
+        if {"base", "layers", "sha256", "gate"} <= record.keys():
+            return record
+        raise ValueError("not a record")
+    except (OSError, ValueError, AttributeError):
         there = ", ".join(tuned_names()) or "none"
         raise UsageError(f"there is no fine-tuned model {name!r}", f"there is {there}") from None
 
@@ -244,11 +247,11 @@ def home() -> Path:
 
 def entry(name: str) -> Entry:
     """A line of the catalogue, or a `UsageError` that lists what there is."""
-    if name in tuned_names():
+    if name in CATALOGUE:
+        return CATALOGUE[name]
+    if name in (made := tuned_names()):
         return _tuned_entry(name)
-    if name not in CATALOGUE:
-        raise UsageError(f"there is no model {name!r}", f"choose one of: {', '.join(CATALOGUE)}")
-    return CATALOGUE[name]
+    raise UsageError(f"there is no model {name!r}", f"choose one of: {', '.join([*CATALOGUE, *made])}")
 
 
 def gate(model: str) -> Gate | None:

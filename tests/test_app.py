@@ -213,6 +213,21 @@ def open_form(page):
         page.locator("[data-testid=stExpander] summary").first.click()
 
 
+def test_a_picture_of_the_browsers_camera_enrols_and_is_recognised(visit, server, nobody):
+    people = visit("people")
+    people.get_by_label("Name", exact=True).fill("Eileen")
+    people.keyboard.press("Tab")
+    people.get_by_role("radio", name="Camera").click()
+    people.get_by_role("button", name="Take photo").click()
+    people.get_by_role("button", name="Add", exact=True).click()
+    people.wait_for_selector("text=Eileen is added")
+    page = visit()
+    page.get_by_role("radio", name="Camera").click()
+    page.get_by_role("button", name="Take photo").click()
+    page.wait_for_selector("text=Annotated picture")
+    assert "Eileen" in page.locator("[data-testid=stMarkdown]", has_text=".jpg").last.inner_text()
+
+
 def test_a_video_is_followed(visit, nobody, faces, tmp_path, astronaut_module):
     people = visit("people")
     add(people, "Eileen", faces / "astronaut.png")

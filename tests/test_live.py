@@ -12,6 +12,7 @@ from conftest import COLOURS, STRANGER, FakeDetector, photo, video
 from facerec import greet
 from facerec.artifacts import load_embeddings
 from facerec.desk import Desk, Known
+from facerec.draw import GREEN
 from facerec.errors import UsageError
 from facerec.follower import Follower
 from facerec.gallery import forget
@@ -374,7 +375,8 @@ def test_capture_takes_sharp_photos_of_one_face_and_says_what_is_in_the_way(in_t
     assert len(report.photos) == 3 and report.views == {"front": 3}
     assert sorted((in_tmp / "Ana").iterdir()) == report.photos
     assert all(p.stat().st_mode & 0o77 == 0 and read_image(p).shape == (200, 200, 3) for p in report.photos)
-    assert (window.shown[-1] != 255).any()
+    left = np.flatnonzero((window.shown[-1] == GREEN).all(axis=2).any(axis=0)).min()
+    assert left == pytest.approx(50, abs=3)  # the face stands at 60 to 150 of 200, and in a mirror at 50 to 140
 
 
 def test_capture_overwrites_nothing(in_tmp, monkeypatch):

@@ -35,7 +35,7 @@ class Watcher:
     """Follows the faces of one visitor's camera; called by the stream's thread.
 
     Attributes:
-        follower: tracks and names faces; None while nobody is known.
+        follower: tracks and names faces.
         lock: held while it works.
         shown: the newest frame with its tracks.
         times: of the newest frames, seconds.
@@ -52,7 +52,7 @@ class Watcher:
         image: Image = frame.to_ndarray(format="rgb24")
         now = time.monotonic()
         with self.lock:
-            tracks = self.follower.follow(Frame(len(self.times), now - self.start, image))
+            tracks = self.follower.follow(Frame(0, now - self.start, image))
             followed = time.monotonic()
             self.shown = (image, tracks)
             self.times.append(now)
@@ -98,22 +98,16 @@ def page() -> None:
     def status() -> None:
         names = ", ".join(toolkit.plain(name) for name in watcher.in_view) or "nobody in view"
         st.markdown(f"**{watcher.rate:.1f}** frames a second · {names}")
-        if st.session_state["watched"] != state_of_things():  # somebody was added or forgotten elsewhere
+        if st.session_state["watched"] != toolkit.state():  # somebody was added or forgotten elsewhere
             st.rerun()
 
     status()
     capture(watcher)
 
 
-def state_of_things() -> tuple[object, ...]:
-    """Changes when people or settings do."""
-    path = toolkit.names_path()
-    return path, path.stat().st_mtime_ns if path else 0, toolkit.settings()
-
-
 def this_watcher() -> Watcher:
     """This visitor's; a new one where people or settings have changed."""
-    key = state_of_things()
+    key = toolkit.state()
     if st.session_state.get("watched") != key:
         recognizer = toolkit.recognizer() or with_nobody()
         recognizer = Recognizer(
@@ -167,5 +161,5 @@ def capture(watcher: Watcher) -> None:
             told = Learner(watcher.follower, GALLERY, "nearest").name(name.strip(), image, track)
         except FacerecError as error:
             told = str(error)
-    st.session_state["watched"] = state_of_things()
+    st.session_state["watched"] = toolkit.state()
     (st.warning if "not added" in told else st.success)(toolkit.plain(told))

@@ -11,7 +11,7 @@ import streamlit as st
 from facerec import gallery as galleries
 from facerec.app import toolkit
 from facerec.artifacts import load_embeddings
-from facerec.audit import audit
+from facerec.audit import Finding, audit
 from facerec.errors import DataError, FacerecError
 from facerec.gallery import Person
 from facerec.paths import GALLERY
@@ -151,7 +151,7 @@ def card(person: Person, gallery: Embeddings, names: list[str]) -> None:
 def warnings(gallery: Embeddings) -> None:
     """What the audit finds."""
     try:
-        findings = audit(gallery, default_gate(gallery).threshold, 3) if len(gallery) else []
+        findings = _findings(GALLERY.stat().st_mtime_ns) if len(gallery) else []
     except DataError as error:
         st.caption(toolkit.plain(f"No audit: {error}"))
         return
@@ -162,6 +162,13 @@ def warnings(gallery: Embeddings) -> None:
             crops = [toolkit.crop_of(str(gallery.sources[i])) for group in finding.photos for i in group[:3]]
             if pictures := [crop for crop in crops if crop is not None]:
                 st.image(pictures[:6], width=80)
+
+
+@st.cache_data(show_spinner=False, max_entries=2)
+def _findings(changed: int) -> list[Finding]:
+    """Of the audit, once for each state of the gallery: it compares everybody with everybody."""
+    gallery = load_embeddings(GALLERY)
+    return audit(gallery, default_gate(gallery).threshold, 3)
 
 
 def load() -> None:

@@ -15,12 +15,13 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from facerec.app import toolkit
 from facerec.draw import annotate_predictions
-from facerec.images import encode_image
-from facerec.paths import GALLERY
+from facerec.errors import InputError
+from facerec.images import decode_image, encode_image
+from facerec.paths import GALLERY, PROCESSED
 from facerec.recognizer import Recognizer, find_and_embed
 from facerec.stages.appearances import appearances
 from facerec.stages.explain import side_by_side
-from facerec.types import Image, Prediction
+from facerec.types import Prediction
 from facerec.video import is_video
 
 
@@ -52,33 +53,43 @@ def page() -> None:
         )
     videos = [file for file in files if is_video(Path(file.name))]
     answers = []
-    for name, image in toolkit.pictures([file for file in files if file not in videos]):
-        answers.append(answer(name, image, recognizer))
-        show(answers[-1])
+    for file in toolkit.within_bounds([file for file in files if file not in videos], toolkit.MAX_BYTES):
+        given = answer(file, recognizer)
+        if isinstance(given, str):
+            toolkit.refuse(file.name, given)
+            continue
+        answers.append(given)
+        show(given)
     if answers:
         downloads(answers)
     for file in toolkit.within_bounds(videos, toolkit.MAX_VIDEO):
         video(file, recognizer)
 
 
-def answer(name: str, image: Image, recognizer: Recognizer) -> Answer:
-    """Recognises a picture, once a session and setting."""
-    known = st.session_state.setdefault("answers", {})
-    path = toolkit.names_path()
-    known_since = path.stat().st_mtime_ns if path else 0
-    key = (name, hash(image.tobytes()), path, known_since, toolkit.settings())
+def answer(file: UploadedFile, recognizer: Recognizer) -> Answer | str:
+    """Recognises a picture, once for each state of people and settings; or says why it is not taken."""
+    known: dict[object, Answer | str] = st.session_state.setdefault("answers", {})
+    key = (file.file_id, toolkit.state())
     if key not in known:
-        found = find_and_embed(image, recognizer.detector, recognizer.embedder, "all")
-        predictions = recognizer.decide(found)
-        sheet = None
-        if predictions:
-            roots = [Path("processed"), GALLERY.parent]
-            sheet = encode_image(side_by_side(found, predictions, recognizer.classifier, roots)[0], ".png")
-        picture = encode_image(annotate_predictions(image, predictions), ".jpg")
         if len(known) >= toolkit.MAX_FILES:
             known.pop(next(iter(known)))
-        known[key] = Answer(name, picture, sheet, predictions)
+        try:
+            known[key] = recognise(file, recognizer)
+        except InputError as error:
+            known[key] = str(error)
     return known[key]
+
+
+def recognise(file: UploadedFile, recognizer: Recognizer) -> Answer:
+    """A picture's faces; raises `InputError` where it cannot be taken."""
+    image = decode_image(file.getvalue(), toolkit.MAX_PIXELS)
+    found = find_and_embed(image, recognizer.detector, recognizer.embedder, "all")
+    predictions = recognizer.decide(found)
+    sheet = None
+    if predictions:
+        picture, _ = side_by_side(found, predictions, recognizer.classifier, [PROCESSED, GALLERY.parent])
+        sheet = encode_image(picture, ".png")
+    return Answer(file.name, encode_image(annotate_predictions(image, predictions), ".jpg"), sheet, predictions)
 
 
 def show(answer: Answer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -97,6 +98,12 @@ def names_path() -> Path | None:
     return max(found, key=lambda p: p.stat().st_mtime_ns, default=None)
 
 
+def state() -> tuple[object, ...]:
+    """Changes when those who are known, or this visitor's settings, do."""
+    path = names_path()
+    return path, path.stat().st_mtime_ns if path else 0, settings()
+
+
 def recognizer() -> Recognizer | None:
     """Names faces as this visitor's settings say; None where nobody is known."""
     path = names_path()
@@ -107,7 +114,8 @@ def recognizer() -> Recognizer | None:
     if not len(known.photos):
         return None
     space = known.photos.space
-    mine = Classifier(known.kind, known.model, known.platt, known.photos, gate_for(known.gate, space, chosen))
+    mine = copy(known)  # its search is shared
+    mine.gate = gate_for(known.gate, space, chosen)
     return Recognizer(
         detector(chosen.detector, chosen.min_face), embedder(space.model, space.crop, space.flip), mine, "all"
     )

@@ -49,13 +49,12 @@ def run(args: argparse.Namespace) -> Exit:
     """Trains, exports, compares."""
     from facerec import runtime
     from facerec.stages.finetune import finetune, judge
+    from facerec.types import TrainingSettings
 
     cores = runtime.cpu_count()
     if not args.report:
-        from facerec.training import Settings  # TensorFlow: some seconds
-
         head = args.layers == "head"
-        settings = Settings(
+        settings = TrainingSettings(
             mining=args.mining,
             margin=args.alpha,
             people=args.people or (32 if head else 16),

@@ -46,8 +46,8 @@ def view_of(quality: Quality, usual: float | None) -> str | None:
         quality: of the face; without keypoints every face counts as "front".
         usual: size of the face in the first photo, pixels.
     """
-    yaw, pitch = quality.yaw or 0.0, 0.54 if quality.pitch is None else quality.pitch
-    if quality.yaw is None:
+    yaw, pitch = quality.yaw, quality.pitch
+    if yaw is None or pitch is None:
         return "front"
     if abs(yaw) >= TURNED:
         return "left" if yaw > 0 else "right"  # the person's own: the nose goes to the viewer's right

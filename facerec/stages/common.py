@@ -158,7 +158,8 @@ def process(
                     raise FacerecError(f"{record.input}: {record.error}", "leave out --strict to go on past it")
 
         new = []
-        for item in items:
+        known = progress(items, len(items), f"{stage}: what is done") if manifest.records and not force else items
+        for item in known:
             if force or not is_done(item):
                 new.append(item)
                 continue

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +25,16 @@ from facerec.paths import FINETUNED
 from facerec.report import Report
 from facerec.stages.common import require_folder
 from facerec.stages.evaluate import Engine, load_photos
-from facerec.types import Detector, Embeddings, FloatArray, Gate, Progress, no_progress
-
-if TYPE_CHECKING:
-    from facerec.training import History, Settings
+from facerec.types import (
+    Detector,
+    Embeddings,
+    FloatArray,
+    Gate,
+    Progress,
+    TrainingHistory,
+    TrainingSettings,
+    no_progress,
+)
 
 VALIDATE, TEST = 1 / 7, 2 / 7  # shares of the people that are kept apart
 LEAST = 12  # people with two photos
@@ -80,7 +86,7 @@ def finetune(
     name: str,
     *,
     layers: str,
-    settings: Settings,
+    settings: TrainingSettings,
     folder: Path = FINETUNED,
     threads: int = 1,
     say: Callable[[str], None] = lambda text: None,
@@ -107,8 +113,6 @@ def finetune(
         DataError: too few people with two photos.
         ArtifactError: embeddings or crops are missing.
     """
-    from facerec import reference, training
-
     weights.require_new(name)
     count = None if layers in ("head", "all") else _number(layers)
     rows = with_two(load_embeddings(embeddings))
@@ -121,6 +125,8 @@ def finetune(
         )
     side = of_side(rows, settings.seed)
     crops = read_crops(processed, rows)
+    from facerec import reference, training  # TensorFlow: some seconds, after all that can be refused without it
+
     learner: training.Head | training.Tail
     if layers == "head":
         learner = training.Head(rows.vectors)
@@ -131,7 +137,7 @@ def finetune(
         f"{base}, {layers}: {(side == 'learn').sum()} photos of {len(set(owner[side == 'learn']))} people to learn from"
     )
 
-    def told(epoch: int, history: History) -> None:
+    def told(epoch: int, history: TrainingHistory) -> None:
         say(
             f"epoch {epoch}: loss {history.loss[-1]:.4f}, {history.active[-1]:.1%} of the triplets active, "
             f"TAR at FAR {FAR:g} {history.tar[-1]:.4f} (before training {history.tar[0]:.4f})"
