@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 import zlib
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ from facerec import weights
 from facerec.artifacts import load_embeddings, save_embeddings
 from facerec.commands.app import is_loopback
 from facerec.images import find_images
+from facerec.types import Gate
 from facerec.video import VideoWriter
 
 CHROMIUM = shutil.which("chromium")
@@ -433,6 +435,20 @@ def test_every_page_fits(visit, tmp_path, scheme, width):
         ground = page.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor")
         bright = np.mean([int(v) for v in re.findall(r"\d+", ground)[:3]])
         assert (bright < 80) == (scheme == "dark")
+
+
+def test_the_page_names_by_what_the_gallery_was_calibrated_to(in_tmp):
+    from facerec.app import toolkit
+    from facerec.paths import GALLERY
+
+    gate = Gate(0.5, 0.1, 1e-3, source="calibrated")
+    save_embeddings(GALLERY, replace(vectors({"ana": 2, "ben": 2}), gate=gate))
+    assert toolkit.names_path() == GALLERY
+    assert toolkit._names(GALLERY, GALLERY.stat().st_mtime_ns).gate == gate
+    space = load_embeddings(GALLERY).space
+    assert toolkit.gate_for(gate, space, toolkit.Settings()) == gate
+    few, many = (toolkit.gate_for(gate, space, toolkit.Settings(strangers=n)) for n in (2, 80))
+    assert few.margin > many.margin and "FPIR 0.002" in few.source
 
 
 @pytest.mark.parametrize(
