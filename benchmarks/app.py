@@ -94,7 +94,10 @@ def visitors(browser: Any, process: subprocess.Popen[bytes], photos: dict[str, l
         for page, mine in zip(pages, shares, strict=True):
             name = mine[rounds % len(mine)]
             photo = photos[name][rounds // len(mine) % len(photos[name])]
-            page.locator("input[type=file]").set_input_files([])
+            if rounds:  # the picture before: a chooser for several adds to what is there
+                page.get_by_test_id("stFileChipDeleteBtn").get_by_role("button").click()
+                page.wait_for_selector("text=Annotated picture", state="detached", timeout=WAIT)
+                page.wait_for_selector("[data-test-script-state=notRunning]", timeout=WAIT)
             page.locator("input[type=file]").set_input_files(str(photo))
             sent.append(photo)
         for page, photo in zip(pages, sent, strict=True):

@@ -130,7 +130,7 @@ def this_watcher() -> Watcher:
 
 def with_nobody() -> Recognizer:
     """A recogniser that knows nobody: every face is unknown."""
-    embedder = toolkit.gallery_embedder()
+    embedder = toolkit.gallery_embedder(toolkit.settings().model)
     detector = toolkit.detector(toolkit.settings().detector, toolkit.settings().min_face)
     nobody = empty(embedder.space, embedder.dim)
     return Recognizer(detector, embedder, Classifier("nearest", None, None, nobody, default_gate(nobody)), "all")

@@ -80,7 +80,7 @@ def add() -> None:
             held = {str(path): given for path, given in saved(files, Path(folder))}
             if not held:
                 return
-            embedder = toolkit.gallery_embedder()
+            embedder = toolkit.gallery_embedder(toolkit.settings().model)
             chosen = toolkit.settings()
             try:
                 there = load_embeddings(GALLERY) if GALLERY.exists() else galleries.empty(embedder.space, embedder.dim)

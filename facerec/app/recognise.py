@@ -51,6 +51,9 @@ def page() -> None:
         files = st.file_uploader(
             "Pictures, or a video", accept_multiple_files=True, help="They stay on this machine and are not kept."
         )
+    present = {file.file_id for file in files}
+    earlier = st.session_state.get("answers", {})
+    st.session_state["answers"] = {key: given for key, given in earlier.items() if key[0] in present}
     videos = [file for file in files if is_video(Path(file.name))]
     answers = []
     for file in toolkit.within_bounds([file for file in files if file not in videos], toolkit.MAX_BYTES):
@@ -68,11 +71,9 @@ def page() -> None:
 
 def answer(file: UploadedFile, recognizer: Recognizer) -> Answer | str:
     """Recognises a picture, once for each state of people and settings; or says why it is not taken."""
-    known: dict[object, Answer | str] = st.session_state.setdefault("answers", {})
+    known: dict[object, Answer | str] = st.session_state["answers"]
     key = (file.file_id, toolkit.state())
     if key not in known:
-        if len(known) >= toolkit.MAX_FILES:
-            known.pop(next(iter(known)))
         try:
             known[key] = recognise(file, recognizer)
         except InputError as error:

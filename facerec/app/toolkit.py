@@ -128,12 +128,12 @@ def gate_for(gate: Gate, space: Space, chosen: Settings) -> Gate:
     return weights.gate_at(space.model, chosen.strangers / 1000) or gate
 
 
-def gallery_embedder() -> Embedder:
-    """Of the gallery's space, or of the chosen model where there is no gallery."""
+def gallery_embedder(model: str) -> Embedder:
+    """Of the gallery's space, or of this model where there is no gallery."""
     if GALLERY.exists():
         space = load_embeddings(GALLERY).space
         return embedder(space.model, space.crop, space.flip)
-    return embedder(settings().model, Crop(DEFAULT_MARGIN), False)
+    return embedder(model, Crop(DEFAULT_MARGIN), False)
 
 
 def nobody_yet() -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import ipaddress
+import logging
 import os
 import secrets
 import sys
+import threading
 from pathlib import Path
 
 from facerec.commands import common
-from facerec.errors import Exit, UsageError
+from facerec.errors import Exit, FacerecError, UsageError
 
+WARM_UP = "warm-up"
 HELP = "a page in the browser: recognise, live camera, people, training, reports"
 EXAMPLES = """\
 facerec app                             http://127.0.0.1:8501, for this machine only
@@ -54,11 +58,27 @@ def run(args: argparse.Namespace) -> Exit:
         "client.showErrorDetails": "none",
         "global.developmentMode": False,
     }
+    threading.Thread(target=_warm_up, name=WARM_UP, daemon=True).start()
     print(f"facerec: {url}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
     flags = {name.replace(".", "_"): value for name, value in options.items()}
     bootstrap.load_config_options(flag_options=flags)
     bootstrap.run(str(Path(__file__).parents[1] / "app" / "main.py"), False, [], flags)
     return Exit.OK
+
+
+def _warm_up() -> None:
+    """Imports the pages and loads the networks while the browser opens, so that the first picture waits for less."""
+    from facerec.app import evaluate, live, people, recognise, settings, toolkit, train  # noqa: F401
+
+    def of_another_thread(record: logging.LogRecord) -> bool:
+        return threading.current_thread().name != WARM_UP
+
+    # Streamlit's caches say that no visitor is there, which is so
+    logging.getLogger("streamlit.runtime.scriptrunner_utils.script_run_context").addFilter(of_another_thread)
+    chosen = toolkit.Settings()
+    with contextlib.suppress(FacerecError):  # whoever opens the page is told
+        toolkit.detector(chosen.detector, chosen.min_face)
+        toolkit.gallery_embedder(chosen.model)
 
 
 def is_loopback(address: str) -> bool:
