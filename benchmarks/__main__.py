@@ -19,6 +19,7 @@ NAMES = (
     "app",
     "finetune",
     "scale",
+    "cluster",
 )
 
 if __name__ == "__main__":
