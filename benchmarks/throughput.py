@@ -143,7 +143,7 @@ def folder(section: Section, temp: Path) -> None:
         )
     ]
     section.table(
-        f"{n:,} photos of 250×250 through detect and embed, cold processes; the networks alone, on all {cores} cores at "
+        f"{n:,} photos of 250×250 through detect and embed, cold processes; the networks alone, on {cores} cores at "
         "once, each on its own",
         {"command": "{}", "s": "{:.1f}", "networks, s": "{:.1f}", "ratio": "{:.2f}", "cores busy": "{:.0%}"},
         rows,
