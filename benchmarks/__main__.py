@@ -19,6 +19,7 @@ NAMES = (
     "app",
     "finetune",
     "scale",
+    "database",
 )
 
 if __name__ == "__main__":
