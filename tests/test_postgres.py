@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psycopg
 import pytest
 from conftest import COLOURS, STRANGER, FakeDetector, FakeEmbedder, photo, save, vectors, video
 from test_gallery import face
@@ -237,12 +238,12 @@ def test_a_face_named_in_the_window_is_in_the_database_for_everybody(database, r
 # --- between files and databases -----------------------------------------------------------------
 
 
-def test_what_was_imported_is_exported_byte_for_byte(run, database):
-    rows = everything()
+@pytest.mark.parametrize("rows", [everything(), vectors({"ana": 9, "Bea": 0})], ids=["everything", "of embed"])
+def test_what_was_imported_is_exported_byte_for_byte(run, database, rows):
     before = saved(rows, "in/gallery.npz")
     crop = save(Path("in") / rows.sources[0], photo(1)).read_bytes()
     answer = json.loads(run("gallery", "import", "in/gallery.npz", "--gallery", database, "--json").out)
-    assert (answer["done"], answer["people"], answer["crops"]) == (9, 3, 1)
+    assert (answer["done"], answer["people"], answer["crops"]) == (9, len(rows.people), 1)
     assert run("gallery", "export", "out/other.npz", "--gallery", database).code == 0
     assert Path("out/other.npz").read_bytes() == before
     assert (Path("out") / rows.sources[0]).read_bytes() == crop
@@ -433,6 +434,23 @@ def test_a_migration_that_fails_leaves_the_tables_as_they_were(postgres, databas
         with pytest.raises(DatabaseError, match="by zero"):
             open_gallery(database).load()
     assert open_gallery(database).load().people == ["ana"]
+
+
+def test_the_extension_may_be_in_a_schema_of_its_own(postgres, database, monkeypatch):
+    postgres.execute('CREATE SCHEMA "My Extensions"', database)
+    postgres.execute('CREATE EXTENSION vector SCHEMA "My Extensions"', database)
+    gallery, rows = open_gallery(database), everything()
+    gallery.add(rows)
+    assert saved(open_gallery(database).load()) == saved(rows)
+    monkeypatch.setattr(search, "ENOUGH", 3)
+    assert len(list(gallery.search().see(rows.vectors, 2))) == 9
+    assert gallery.forget("ana") != "" and gallery.load().people == ["ben", "Ünal 李"]
+
+
+def test_a_server_without_pgvector_is_said(database, monkeypatch):
+    with psycopg.connect(database) as connection, pytest.raises(psycopg.Error) as error:
+        connection.execute("CREATE EXTENSION vectorial")  # as one that is not installed
+    assert "install pgvector on the server" in str(backend.explained(error.value, "x"))
 
 
 def test_what_is_acknowledged_is_on_disk_whatever_the_server_is_used_to(postgres, database):
@@ -695,7 +713,7 @@ def test_a_missing_index_is_said_and_not_made_up_for(postgres, database, monkeyp
         gallery.search()
     with pytest.raises(DatabaseError) as error:
         gallery.search()
-    postgres.execute(error.value.cure.removeprefix("make it: ").replace("vector::", "vector::public."), database)
+    postgres.execute(error.value.cure.removeprefix("make it: "), database)
     assert gallery.search().people == ["ana"]
 
 

@@ -23,7 +23,7 @@ MIGRATIONS = (
         crop bytea,
         UNIQUE (label, digest, copy)
     );
-    CREATE INDEX photo_source ON facerec.photo (source);
+    CREATE INDEX photo_source ON facerec.photo USING hash (source);
     -- no statistics, in which names and vectors would outlive the photos; PNGs are compressed already
     ALTER TABLE facerec.photo
         ALTER label SET STATISTICS 0, ALTER digest SET STATISTICS 0, ALTER source SET STATISTICS 0,

@@ -201,6 +201,10 @@ def migrate(connection: Connection, make: bool, where: str) -> int:
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
         connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        connection.execute(
+            "SELECT set_config('search_path', quote_ident(nspname), true) FROM pg_extension "
+            "JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'vector'"
+        )
         connection.execute("CREATE SCHEMA IF NOT EXISTS facerec")
         connection.execute(
             "CREATE TABLE IF NOT EXISTS facerec.migration "
@@ -227,7 +231,7 @@ def explained(error: Exception, where: str) -> DatabaseError:
         return DatabaseError(
             f"{where} cannot hold this: {said}", "names must be text: rename the person, or the photo's file"
         )
-    if isinstance(error, sql_errors.UndefinedFile | sql_errors.FeatureNotSupported):
+    if isinstance(error, sql_errors.UndefinedFile | sql_errors.FeatureNotSupported) and "extension" in said:
         return DatabaseError(about, "install pgvector on the server: its package is postgresql-NN-pgvector")
     if isinstance(error, sql_errors.InsufficientPrivilege) and "extension" in said:
         return DatabaseError(about, "have an administrator run CREATE EXTENSION vector in this database, once")
@@ -507,8 +511,8 @@ def _build(c: Connection, dim: int) -> None:
 
 
 def _lend(c: Connection, photos: int, dim: int, *, for_transaction: bool) -> None:
-    """Memory for building the index: the vectors and about 700 bytes of links each; never less than is usual here."""
-    needed = min(photos * (4 * dim + 700) // 1024 + 16_384, MOST_MEMORY)
+    """Memory for building the index: the vectors and about a kB of links each; never less than is usual here."""
+    needed = min(photos * (4 * dim + 1024) // 1024 + 16_384, MOST_MEMORY)
     c.execute(
         "SELECT set_config(name, greatest(setting::bigint, %s) || 'kB', %s) FROM pg_settings "
         "WHERE name = 'maintenance_work_mem'",
