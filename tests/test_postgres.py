@@ -235,6 +235,30 @@ def test_a_face_named_in_the_window_is_in_the_database_for_everybody(database, r
     assert learner.load("kept") == "embeddings/kept.npz: 4 people"
 
 
+def test_the_page_goes_by_the_database_that_was_asked_for(database, monkeypatch):
+    """Whatever lies in the folder; `test_app.py` looks at it in the browser."""
+    from facerec import app
+    from facerec.app import toolkit
+
+    FileGallery(Path("embeddings/gallery.npz")).add(vectors({"zoe": 1}))
+    monkeypatch.setenv(app.GALLERY, database)
+    assert toolkit.names_path() is None and toolkit.recognizer() is None
+    others = open_gallery(database)
+    seen = [toolkit.state()]
+    for change, people in (
+        (lambda: others.add(everything()), ["ana", "ben", "Ünal 李"]),
+        (lambda: others.forget("ben"), ["ana", "Ünal 李"]),
+        (lambda: others.rename("ana", "bea"), ["bea", "Ünal 李"]),
+    ):
+        change()
+        assert toolkit.names_path() == database and toolkit.state() not in seen
+        seen.append(toolkit.state())
+        assert toolkit.photos().people == toolkit._names(*seen[-1][:2]).people == people
+        assert toolkit.file() == saved(others.load())
+    monkeypatch.delenv(app.GALLERY)
+    assert toolkit.photos().people == ["zoe"]
+
+
 # --- between files and databases -----------------------------------------------------------------
 
 
@@ -623,11 +647,21 @@ def test_whoever_is_forgotten_leaves_no_bytes_in_the_servers_files(postgres, dat
     assert b"Amaryllis" not in saved(rest).replace(b"\0", b"")
 
 
-def test_of_very_many_photos_the_remains_are_said(database, monkeypatch):
+def test_of_very_many_photos_the_remains_are_said(run, database, monkeypatch):
     monkeypatch.setattr(search, "ENOUGH", 3)
     gallery = open_gallery(database)
-    gallery.add(vectors({"ana": 5, "ben": 5}))
+    gallery.add(vectors({"ana": 5, "ben": 5, "cleo": 5}))
     assert "VACUUM FULL" in gallery.forget("ana")
+    assert gallery.load().people == ["ben", "cleo"]
+    answer = run("forget", "ben", "--yes", "--gallery", database)
+    assert answer.code == 0 and "VACUUM FULL" in answer.err and "from 1 places" in answer.out
+
+
+def test_a_vacuum_that_fails_is_said_and_the_person_is_gone_all_the_same(database, monkeypatch):
+    gallery = open_gallery(database)
+    gallery.add(vectors({"ana": 5, "ben": 5}))
+    monkeypatch.setattr(gallery, "_vacuum", lambda c: c.execute("SELECT 1/0"))
+    assert "by zero" in gallery.forget("ana")
     assert gallery.load().people == ["ben"]
 
 

@@ -81,7 +81,8 @@ def run(args: argparse.Namespace) -> Exit:
     watch = Watch(open_gallery(gallery.where), read, state) if shared else None
     learner = Learner(follower, gallery, args.by, watch)
     known = Known(learner.name, learner.save, learner.load)
-    with source, contextlib.closing(ahead(source.frames()) if args.video else source.frames()) as frames:
+    watching = contextlib.closing(watch) if watch else contextlib.nullcontext()
+    with source, watching, contextlib.closing(ahead(source.frames()) if args.video else source.frames()) as frames:
         report = live(
             realtime(frames) if args.realtime else frames,
             follower,

@@ -370,7 +370,10 @@ class PostgresGallery:
                 self._change(c, lambda about: without(about, name), shortest)
 
         self._link.run(work)
-        return self._link.run(lambda c: self._vacuum(c))
+        try:
+            return self._link.run(self._vacuum)
+        except DatabaseError as error:  # a full disk, say
+            return f"{self}: deleted, but bytes may stay in the server's files ({error.what}): have its owner VACUUM it"
 
     def _vacuum(self, c: Connection) -> str:
         """Takes deleted rows from the server's files; returns what is left to do, or nothing."""

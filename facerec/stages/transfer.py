@@ -38,13 +38,14 @@ def transfer(source: Gallery, target: Gallery, title: str) -> TransferReport:
     if not isinstance(target.where, str):
         require_npz(target.where)
     photos = source.load()
-    report = TransferReport(title, target.where, done=len(photos), people=len(photos.people))
+    found = set()
 
     def crop(name: str) -> bytes | None:
-        data = source.crop(name)
-        report.crops += data is not None
+        if (data := source.crop(name)) is not None:
+            found.add(name)
         return data
 
     target.add(photos, crop)
+    report = TransferReport(title, target.where, done=len(photos), people=len(photos.people), crops=len(found))
     report.seconds = time.perf_counter() - start
     return report
