@@ -262,7 +262,7 @@ def recognizer() -> Recognizer:
 
 @pytest.fixture(scope="session")
 def postgres():
-    """A PostgreSQL server with pgvector, without the delays of a real disk's cache."""
+    """A PostgreSQL server with pgvector."""
     from benchmarks.server import Server
 
     server = Server()

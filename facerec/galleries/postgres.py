@@ -539,8 +539,6 @@ class DatabaseSearch:
             f"SET hnsw.ef_search = {SEARCHED}",
             "SET hnsw.iterative_scan = relaxed_order",  # where somebody with many photos hides the others
             "SET enable_seqscan = off",  # without statistics the planner would not know that the index is better
-            "SET enable_hashjoin = off",
-            "SET enable_mergejoin = off",
             "SET jit = off",
         )
         self.people = sorted(name for (name,) in self._link.run(lambda c: c.execute(_PEOPLE).fetchall()))
