@@ -20,6 +20,7 @@ NAMES = (
     "finetune",
     "scale",
     "cluster",
+    "database",
 )
 
 if __name__ == "__main__":

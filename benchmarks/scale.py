@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from benchmarks.accuracy import Setting, load
 from benchmarks.common import Section, Times, installed, timed
-from facerec import gallery, runtime
+from facerec import runtime
 from facerec.artifacts import save_embeddings
 from facerec.classify import Classifier, PerPerson
+from facerec.galleries.file import FileGallery
 from facerec.search import COSINES, PROPOSED, Index, Search
 from facerec.types import Crop, Embeddings, FloatArray, Gate, Space
 
@@ -356,7 +357,7 @@ def enrolment(section: Section, make: Make) -> None:
         for _ in range(7):
             path.write_bytes(start)
             began = time.perf_counter()
-            gallery.add(path, everybody[new])
+            FileGallery(path).add(everybody[new])
             seconds.append(time.perf_counter() - began)
     taken = Times.of(seconds)
     section.note(

@@ -359,7 +359,7 @@ def embeddings_parts(embeddings: Embeddings) -> tuple[dict[str, Any], dict[str, 
     return header, {name: getattr(embeddings, name) for name in EMBEDDINGS}
 
 
-def embeddings_from(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray], cure: str) -> Embeddings:
+def embeddings_from(path: Path | str, header: dict[str, Any], arrays: dict[str, np.ndarray], cure: str) -> Embeddings:
     """The inverse of `embeddings_parts`; raises `ArtifactError` where they do not fit together."""
     try:
         return Embeddings(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from facerec import metrics
 from facerec.artifacts import EMBEDDINGS, embeddings_from, embeddings_parts, read_npz, write_npz
 from facerec.errors import ArtifactError, DataError
-from facerec.search import ENOUGH, Index, Search
+from facerec.search import ENOUGH, Index, Search, Searchable
 from facerec.types import Embeddings, FloatArray, Gate
 
 KINDS = ("svm", "knn", "nearest")
@@ -160,7 +161,7 @@ class Classifier:
         platt: slope and intercept that turn a score into a probability; None where there were too few
             photos. One pair for all people: Platt, "Probabilistic outputs for support vector machines",
             1999, on scores of held-out photos, pooled.
-        photos: the training vectors.
+        photos: the training vectors; none where a gallery is searched where it is.
     """
 
     def __init__(
@@ -170,14 +171,16 @@ class Classifier:
         platt: tuple[float, float] | None,
         photos: Embeddings,
         gate: Gate,
-        index: Index | None = None,
+        search: Searchable | None = None,
+        of: Callable[[str], Embeddings] | None = None,
     ) -> None:
         self.kind = kind
         self.model = model
         self.platt = platt
         self.photos = photos
         self.gate = gate
-        self._search = Search(photos.vectors, photos.labels, index)
+        self._of = of
+        self._search = search or Search(photos.vectors, photos.labels)
         self.people = self._search.people
         self._lookalikes: dict[int, list[int]] = defaultdict(list)
         number = {name: k for k, name in enumerate(self.people)} if photos.lookalikes else {}
@@ -220,12 +223,31 @@ class Classifier:
         """
         if len(gallery) == 0:
             raise DataError("nobody is enrolled in the gallery", "add people with `facerec enroll NAME photo.jpg`")
-        proposer = None
+        search = None
         if index and len(gallery) > ENOUGH:
-            proposer = Index(gallery.vectors, index)
+            search = Search(gallery.vectors, gallery.labels, Index(gallery.vectors, index))
         elif index:
             log.info("%d vectors are searched exactly: up to %d no index is needed", len(gallery), ENOUGH)
-        return cls(kind, None, None, gallery, gate, proposer)
+        return cls(kind, None, None, gallery, gate, search)
+
+    @classmethod
+    def of_search(
+        cls, kind: str, about: Embeddings, gate: Gate, search: Searchable, of: Callable[[str], Embeddings]
+    ) -> Classifier:
+        """Compares with a gallery that is not loaded: "knn" or "nearest".
+
+        Args:
+            kind: of the two.
+            about: what stands beside the gallery's rows.
+            gate: when the winner's name is given.
+            search: searches them.
+            of: a person's rows.
+        """
+        return cls(kind, None, None, about, gate, search, of)
+
+    def photos_of(self, name: str) -> Embeddings:
+        """A person's photos."""
+        return self._of(name) if self._of else self.photos[self.photos.labels == name]
 
     def decide(self, vectors: FloatArray) -> list[Decision]:
         """Unit rows (n, d) → n answers.

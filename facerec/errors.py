@@ -52,6 +52,10 @@ class SpaceError(ArtifactError):
     """Vectors of two embedding spaces were about to be mixed."""
 
 
+class DatabaseError(ArtifactError):
+    """A gallery's database cannot be reached, or does not do what it is asked."""
+
+
 class WeightsError(FacerecError):
     """Model weights cannot be fetched, or are not what they should be."""
 

@@ -33,16 +33,23 @@ _TEMPLATE_112 = np.array(
 )
 
 
-def read_below(source: str, folders: Iterable[Path]) -> Image | None:
-    """A picture that a file names, from the first of the folders that it lies in; None where none can be read.
+def path_below(source: str, folders: Iterable[Path]) -> Path | None:
+    """A file that a file names, in the first of the folders that it lies in; None where it is in none.
 
     What leads out of the folders is not followed: the file may be somebody else's.
     """
     for folder in folders:
         path = folder / source
         if path.is_file() and folder.resolve() in path.resolve().parents:
-            with contextlib.suppress(InputError):
-                return read_image(path)
+            return path
+    return None
+
+
+def read_below(source: str, folders: Iterable[Path]) -> Image | None:
+    """A picture that a file names, as `path_below` finds it; None where none can be read."""
+    if path := path_below(source, folders):
+        with contextlib.suppress(InputError):
+            return read_image(path)
     return None
 
 

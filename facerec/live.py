@@ -65,6 +65,7 @@ def live(
     writer: VideoWriter | None = None,
     greeter: Greeter | None = None,
     event: Callable[[dict[str, Any]], None] = lambda event: None,
+    refresh: Callable[[], None] = lambda: None,
 ) -> LiveReport:
     """Follows faces until the frames end, the window is closed, or q is pressed.
 
@@ -75,6 +76,7 @@ def live(
         writer: of the annotated frames.
         greeter: told who is in view.
         event: told when a face appeared, was named, or left.
+        refresh: called before each frame: whoever is known may have changed.
     """
     report = LiveReport()
     start = time.perf_counter()
@@ -88,6 +90,7 @@ def live(
             for frame in frames:
                 begun = time.perf_counter()
                 arrived = frame.arrived or begun
+                refresh()
                 tracks = follower.follow(frame)
                 followed = time.perf_counter()
                 last = frame.seconds

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -87,6 +88,20 @@ class Seen:
             return int(self.people[votes.argmax()])
         # cosines with photos add up to that with their mean: prototypes need no pass of their own
         return int(self.people[(np.bincount(self.owner, self.cosines) / self.lengths).argmax()])
+
+
+class Searchable(Protocol):
+    """A gallery to search.
+
+    Attributes:
+        people: their sorted names.
+    """
+
+    people: list[str]
+
+    def see(self, probes: FloatArray, people: int) -> Iterator[Seen]:
+        """What each of the unit rows (n, d) sees: at least so many people, if there are."""
+        ...
 
 
 def _apart(cosines: FloatArray) -> FloatArray:

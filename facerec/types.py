@@ -306,7 +306,7 @@ class StageReport:
     """What a stage did; feeds the summary, ``--json`` and the exit code."""
 
     stage: str
-    output: Path
+    output: Path | str
     done: int = 0
     skipped: int = 0
     removed: int = 0

@@ -258,3 +258,19 @@ def recognizer() -> Recognizer:
     names = np.array(["ana", "ben", "cleo"])
     people = Embeddings(x, names, names, np.array(["train"] * 3), names, SPACE)
     return Recognizer(FakeDetector(), FakeEmbedder(), Classifier.train("nearest", people, Gate(0.4)))
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server with pgvector."""
+    from benchmarks.server import Server
+
+    server = Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def database(postgres) -> str:
+    """The address of an empty database."""
+    return postgres.new_database()

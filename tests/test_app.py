@@ -20,6 +20,7 @@ from conftest import vectors
 from facerec import weights
 from facerec.artifacts import load_embeddings, save_embeddings
 from facerec.commands.app import is_loopback
+from facerec.galleries import open_gallery
 from facerec.images import find_images
 from facerec.types import Gate
 from facerec.video import VideoWriter
@@ -205,6 +206,34 @@ def test_enrolled_is_recognised_and_forgotten_is_unknown(visit, server, nobody, 
     with page.expect_download() as saved:
         page.get_by_role("button", name="CSV", exact=True).click()
     assert "unknown" in saved.value.path().read_text()
+
+
+def test_a_page_on_a_database_knows_whom_others_enrol_and_forget(visit, tmp_path, faces, database):
+    gallery = open_gallery(database)
+    server = Server(tmp_path, "--gallery", database)
+    try:
+        page = visit("people", server)
+        page.wait_for_selector("text=No gallery yet")
+        add(page, "Eileen", faces / "astronaut.png")
+        rows = gallery.load()
+        assert rows.people == ["Eileen"] and not (tmp_path / "embeddings").exists()
+        tile = page.locator("[data-testid=stImage] img").first
+        tile.wait_for()
+        gallery.add(replace(rows, labels=np.array(["Somebody"]), digests=np.array(["x"])))
+        again(page)
+        page.wait_for_selector("text=2 people, 2 photos")
+        gallery.forget("Eileen")
+        page = visit("", server)
+        upload(page, faces / "astronaut.png")
+        page.wait_for_selector("text=Annotated picture")
+        page.get_by_text("The three nearest people, side by side").wait_for()
+        assert "Somebody" in page.inner_text("body") and "Eileen" not in page.inner_text("body")
+        gallery.forget("Somebody")
+        again(page)
+        page.wait_for_selector("text=Nobody is known yet")
+        assert "Traceback" not in server.said
+    finally:
+        server.stop()
 
 
 def open_form(page):

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from conftest import CROP, FakeDetector, FakeEmbedder, photos, vectors
 
-from facerec import gallery
 from facerec.artifacts import load_embeddings, save_embeddings
 from facerec.audit import DUPLICATE, GOOD, audit, duplicates
 from facerec.classify import KINDS, LOOKALIKE, Classifier
 from facerec.errors import DataError
+from facerec.galleries.file import FileGallery, forget
+from facerec.galleries.people import tell_apart
 from facerec.stages import embed as stage
 from facerec.stages.detect import detect
 from facerec.stages.people import Project, rename
@@ -158,8 +159,8 @@ def test_the_gate_is_tightened_for_the_pair_alone(kind, margin, tmp_path):
 def test_a_pair_lives_in_the_file_through_renaming_and_forgetting(tmp_path):
     path = tmp_path / "g.npz"
     save_embeddings(path, made())
-    gallery.tell_apart(path, "ben", "ana")
-    gallery.tell_apart(path, "dora", "ana")
+    tell_apart(FileGallery(path), "ben", "ana")
+    tell_apart(FileGallery(path), "dora", "ana")
     pairs = (("ana", "ben"), ("ana", "dora"))
     assert load_embeddings(path).lookalikes == pairs
     rows = load_embeddings(path)
@@ -168,16 +169,16 @@ def test_a_pair_lives_in_the_file_through_renaming_and_forgetting(tmp_path):
     assert load_embeddings(path).lookalikes == (("ben", "zoe"), ("dora", "zoe"))
     rename(Project(tmp_path, path), "ben", "zoe", merge=True)
     assert load_embeddings(path).lookalikes == (("dora", "zoe"),), "one person is no pair"
-    gallery.forget(path, "dora")
+    forget(path, "dora")
     assert load_embeddings(path).lookalikes == ()
     for words in (("zoe", "nobody"), ("zoe", "zoe")):
         with pytest.raises(DataError):
-            gallery.tell_apart(path, *words)
-    gallery.tell_apart(path, "zoe", "cleo")
-    gallery.tell_apart(path, "zoe", "cleo", withdraw=True)
+            tell_apart(FileGallery(path), *words)
+    tell_apart(FileGallery(path), "zoe", "cleo")
+    tell_apart(FileGallery(path), "zoe", "cleo", withdraw=True)
     assert load_embeddings(path).lookalikes == ()
     with pytest.raises(DataError, match="not declared"):
-        gallery.tell_apart(path, "zoe", "cleo", withdraw=True)
+        tell_apart(FileGallery(path), "zoe", "cleo", withdraw=True)
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -189,7 +190,7 @@ def test_a_pair_survives_embedding_again(in_tmp, force):
     options = {"crop": CROP, "min_face": 20, "min_confidence": None}
     people, path = {"ana": 4, "ben": 4}, in_tmp / "faces.npz"
     go()
-    gallery.tell_apart(path, "ana", "ben")
+    tell_apart(FileGallery(path), "ana", "ben")
     people["cleo"] = 4
     go()
     assert load_embeddings(path).people == ["ana", "ben", "cleo"]

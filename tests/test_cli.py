@@ -57,7 +57,7 @@ def test_version(run):
     assert run("--version").out.strip() == f"facerec {__version__}"
 
 
-HEAVY = ["numpy", "cv2", "tensorflow", "keras", "sklearn", "onnxruntime", "matplotlib", "scipy", "PIL"]
+HEAVY = ["numpy", "cv2", "tensorflow", "keras", "sklearn", "onnxruntime", "matplotlib", "scipy", "PIL", "psycopg"]
 
 
 def test_importing_the_command_line_imports_nothing_heavy():

@@ -37,7 +37,7 @@ def test_links_lead_somewhere(document):
 
 
 @pytest.mark.real
-def test_every_command_of_the_readme_runs(tmp_path, monkeypatch, capsys, astronaut):
+def test_every_command_of_the_readme_runs(tmp_path, monkeypatch, capsys, astronaut, database):
     people = sorted((weights.samples() / "train").iterdir())[:3]
     monkeypatch.chdir(tmp_path)
     for person in people:
@@ -62,6 +62,7 @@ def test_every_command_of_the_readme_runs(tmp_path, monkeypatch, capsys, astrona
             continue
         if words[1] in ("live", "capture") and "--headless" not in words:
             words = [*words, "--headless"]
+        words = [database if word == "postgresql://faces@db/faces" else word for word in words]
         code = main(words[1:])
         output = capsys.readouterr()
         if words[1] == "calibrate":  # these few people cannot carry such a rate; test_trust.py has one that they can

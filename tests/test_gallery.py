@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from conftest import COLOURS, FakeDetector, FakeEmbedder, photo, photos, save, tree, vectors
 
-from facerec import gallery
 from facerec.artifacts import load_embeddings, save_embeddings
 from facerec.errors import SpaceError
+from facerec.galleries.file import FileGallery
+from facerec.galleries.people import people as listed
 from facerec.images import find_images
 from facerec.stages.enroll import enroll
 from facerec.types import Crop, Gate, Space
@@ -22,7 +23,9 @@ pytestmark = pytest.mark.usefixtures("in_tmp")
 
 
 def enrolled(name, *files, gate=None, **options):
-    return enroll(name, files, GALLERY, detector=FakeDetector(), embedder=FakeEmbedder(), gate=gate, **options)
+    return enroll(
+        name, files, FileGallery(GALLERY), detector=FakeDetector(), embedder=FakeEmbedder(), gate=gate, **options
+    )
 
 
 def face(name, seed=0, side=60):
@@ -121,12 +124,12 @@ def test_vectors_of_another_space_do_not_mix():
     enrolled("ana", face("ana"))
     other = FakeEmbedder(Space("facenet-128", "fake", Crop(0.3), False))
     with pytest.raises(SpaceError):
-        enroll("ben", [face("ben")], GALLERY, detector=FakeDetector(), embedder=other, gate=None)
+        enroll("ben", [face("ben")], FileGallery(GALLERY), detector=FakeDetector(), embedder=other, gate=None)
 
 
 def _add_many(start):
     for i in range(10):
-        gallery.add(GALLERY, vectors({f"p{start}-{i}": 1}))
+        FileGallery(GALLERY).add(vectors({f"p{start}-{i}": 1}))
 
 
 def test_writers_at_once_lose_nothing():
@@ -137,17 +140,17 @@ def test_writers_at_once_lose_nothing():
 
 
 def test_a_crash_while_writing_leaves_the_old_file(monkeypatch):
-    gallery.add(GALLERY, vectors({"ana": 2}))
+    FileGallery(GALLERY).add(vectors({"ana": 2}))
     before = GALLERY.read_bytes()
     monkeypatch.setattr(np, "savez", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        gallery.add(GALLERY, vectors({"ben": 2}))
+        FileGallery(GALLERY).add(vectors({"ben": 2}))
     assert GALLERY.read_bytes() == before
 
 
 def test_the_spread_of_a_person_is_the_mean_distance_of_their_photos():
     rows = vectors({"ana": 4})
-    (person,) = gallery.people(rows)
+    (person,) = listed(rows)
     apart = np.linalg.norm(rows.vectors[:, None] - rows.vectors, axis=2)[np.triu_indices(4, 1)]
     assert person.spread == pytest.approx(np.sqrt((apart**2).mean()), abs=1e-5)
 

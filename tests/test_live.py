@@ -15,7 +15,7 @@ from facerec.desk import Desk, Known
 from facerec.draw import GREEN
 from facerec.errors import UsageError
 from facerec.follower import Follower
-from facerec.gallery import forget
+from facerec.galleries.file import FileGallery, forget
 from facerec.greet import Greeter
 from facerec.images import read_image
 from facerec.live import live
@@ -85,7 +85,7 @@ def desk(keys, known=None, snapshots=None):
 
 
 def known(follower, gallery, by="nearest"):
-    learner = Learner(follower, gallery, by)
+    learner = Learner(follower, FileGallery(gallery), by)
     return Known(learner.name, learner.save, learner.load)
 
 

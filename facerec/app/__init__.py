@@ -2,3 +2,6 @@
 
 TOKEN = "FACEREC_APP_TOKEN"
 """Environment variable with what a visitor must know; missing where only this machine can reach the page."""
+
+GALLERY = "FACEREC_APP_GALLERY"
+"""Environment variable with the gallery that was asked for: a file, or a database's address; missing for the usual."""

@@ -17,8 +17,7 @@ from facerec.classify import Classifier
 from facerec.draw import annotate
 from facerec.errors import FacerecError
 from facerec.follower import Follower, mark
-from facerec.gallery import empty
-from facerec.paths import GALLERY
+from facerec.galleries.people import empty
 from facerec.recognizer import Recognizer
 from facerec.stages.learn import Learner
 from facerec.stages.train import default_gate
@@ -158,7 +157,7 @@ def capture(watcher: Watcher) -> None:
             st.warning(toolkit.plain(f"That is {track.name}. If it is not, change it on the People page."))
             return
         try:
-            told = Learner(watcher.follower, GALLERY, "nearest").name(name.strip(), image, track)
+            told = Learner(watcher.follower, toolkit.gallery(), "nearest").name(name.strip(), image, track)
         except FacerecError as error:
             told = str(error)
     st.session_state["watched"] = toolkit.state()

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
-from facerec import gallery as galleries
 from facerec.app import toolkit
 from facerec.artifacts import load_embeddings
 from facerec.audit import Finding, audit
 from facerec.errors import DataError, FacerecError
-from facerec.gallery import Person
-from facerec.paths import GALLERY
+from facerec.galleries import Where
+from facerec.galleries.people import Person, empty, people
 from facerec.stages.enroll import enroll, require_name
 from facerec.stages.people import Project, forget, rename
 from facerec.stages.train import default_gate
@@ -30,12 +29,12 @@ def page() -> None:
         for told in st.session_state.pop("told", []):
             st.success(toolkit.plain(told))
     add()
-    if not GALLERY.exists():
+    if not toolkit.gallery().exists():
         st.info("No gallery yet: add the first person above, or load one.")
         load()
         return
-    gallery, saved_now = load_embeddings(GALLERY), GALLERY.read_bytes()
-    everybody = galleries.people(gallery)
+    gallery, saved_now = toolkit.photos(), toolkit.file()
+    everybody = people(gallery)
     st.subheader(f"{counted(len(everybody), 'person', 'people')}, {counted(len(gallery), 'photo', 'photos')}")
     wanted = st.text_input("Search", placeholder="name", label_visibility="collapsed") if len(everybody) > 12 else ""
     shown = [p for p in everybody if wanted.casefold() in p.name.casefold()]
@@ -65,7 +64,7 @@ def say_and_start_again(told: str) -> None:
 
 def add() -> None:
     """A form for a person's photos."""
-    with st.expander("Add a person", expanded=not GALLERY.exists()):
+    with st.expander("Add a person", expanded=not toolkit.gallery().exists()):
         name = st.text_input("Name", key="new name")
         source = st.segmented_control("Photos from", ["Files", "Camera"], default="Files", key="new source")
         if source == "Camera":
@@ -83,11 +82,12 @@ def add() -> None:
             embedder = toolkit.gallery_embedder(toolkit.settings().model)
             chosen = toolkit.settings()
             try:
-                there = load_embeddings(GALLERY) if GALLERY.exists() else galleries.empty(embedder.space, embedder.dim)
+                gallery = toolkit.gallery()
+                there = gallery.about() if gallery.exists() else empty(embedder.space, embedder.dim)
                 report = enroll(
                     name.strip(),
                     [Path(path) for path in held],
-                    GALLERY,
+                    gallery,
                     detector=toolkit.detector(chosen.detector, chosen.min_face),
                     embedder=embedder,
                     gate=default_gate(there),
@@ -129,7 +129,7 @@ def card(person: Person, gallery: Embeddings, names: list[str]) -> None:
     photos = counted(person.photos, "photo", "photos")
     st.markdown(f"**{toolkit.plain(person.name)}**  \n{photos}{quality}")
     with st.popover("Change", width="stretch"):
-        project = Project(Path(), GALLERY)
+        project = Project.of(Path(), toolkit.where())
         new = st.text_input("Rename to", key=f"rename {person.name}")
         others = [name for name in names if name != person.name]
         into = st.selectbox("Or: the same person as", others, index=None, key=f"merge {person.name}")
@@ -151,7 +151,7 @@ def card(person: Person, gallery: Embeddings, names: list[str]) -> None:
 def warnings(gallery: Embeddings) -> None:
     """What the audit finds."""
     try:
-        findings = _findings(GALLERY.stat().st_mtime_ns) if len(gallery) else []
+        findings = _findings(toolkit.where(), toolkit.gallery().state()) if len(gallery) else []
     except DataError as error:
         st.caption(toolkit.plain(f"No audit: {error}"))
         return
@@ -165,9 +165,9 @@ def warnings(gallery: Embeddings) -> None:
 
 
 @st.cache_data(show_spinner=False, max_entries=2)
-def _findings(changed: int) -> list[Finding]:
+def _findings(where: Where, state: object) -> list[Finding]:
     """Of the audit, once for each state of the gallery: it compares everybody with everybody."""
-    gallery = load_embeddings(GALLERY)
+    gallery = toolkit.photos()
     return audit(gallery, default_gate(gallery).threshold, 3)
 
 
@@ -183,9 +183,9 @@ def load() -> None:
             rows = load_embeddings(path)
             for label in rows.people:
                 require_name(label)
-            now = galleries.add(GALLERY, rows)
+            toolkit.gallery().add(rows)
         except FacerecError as error:
             toolkit.refuse(file.name, str(error).replace(str(path), "the file"))
             return
     st.session_state["loaded"] = file.file_id
-    say_and_start_again(f"{len(rows.people)} people are loaded; {len(now.people)} in the gallery now.")
+    say_and_start_again(f"{len(rows.people)} people are loaded; {len(toolkit.photos().people)} in the gallery now.")

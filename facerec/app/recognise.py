@@ -17,7 +17,6 @@ from facerec.app import toolkit
 from facerec.draw import annotate_predictions
 from facerec.errors import InputError
 from facerec.images import decode_image, encode_image
-from facerec.paths import GALLERY, PROCESSED
 from facerec.recognizer import Recognizer, find_and_embed
 from facerec.stages.appearances import appearances
 from facerec.stages.explain import side_by_side
@@ -88,7 +87,7 @@ def recognise(file: UploadedFile, recognizer: Recognizer) -> Answer:
     predictions = recognizer.decide(found)
     sheet = None
     if predictions:
-        picture, _ = side_by_side(found, predictions, recognizer.classifier, [PROCESSED, GALLERY.parent])
+        picture, _ = side_by_side(found, predictions, recognizer.classifier, toolkit.crop_of)
         sheet = encode_image(picture, ".png")
     return Answer(file.name, encode_image(annotate_predictions(image, predictions), ".jpg"), sheet, predictions)
 

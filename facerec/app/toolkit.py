@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
@@ -13,17 +15,18 @@ import numpy as np
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from facerec import runtime, weights
-from facerec.artifacts import load_embeddings
+from facerec import app, runtime, weights
+from facerec.artifacts import save_embeddings
 from facerec.classify import Classifier
 from facerec.detectors import DEFAULT_MIN_FACE, DETECTORS, load_detector
 from facerec.embedders import DEFAULT_MARGIN, MODELS, load_embedder
 from facerec.errors import FacerecError, InputError
-from facerec.images import decode_image, read_below
+from facerec.galleries import Gallery, Where, is_address, open_gallery, picture
+from facerec.images import decode_image
 from facerec.paths import CLASSIFIERS, GALLERY, PROCESSED
 from facerec.recognizer import Recognizer
-from facerec.stages.train import default_gate
-from facerec.types import Crop, Detector, Embedder, Face, Gate, Image, Space
+from facerec.stages.names import names_of
+from facerec.types import Crop, Detector, Embedder, Embeddings, Face, Gate, Image, Space
 
 MAX_BYTES = 25_000_000  # of a picture
 MAX_VIDEO = 500_000_000
@@ -83,25 +86,71 @@ def embedder(model: str, crop: Crop, flip: bool) -> Embedder:
     return load_embedder(model=model, crop=crop, flip=flip, threads=runtime.cpu_count())
 
 
+def where() -> Where:
+    """The gallery in use."""
+    given = os.environ.get(app.GALLERY)
+    return (given if is_address(given) else Path(given)) if given else GALLERY
+
+
+@st.cache_resource(show_spinner=False)
+def _opened(where: Where) -> Gallery:
+    return open_gallery(where)
+
+
+def gallery() -> Gallery:
+    """The gallery in use, shared by all visitors."""
+    return _opened(where())
+
+
+@st.cache_resource(show_spinner=False, max_entries=2)
+def _loaded(where: Where, state: object) -> Embeddings:
+    return _opened(where).load()
+
+
+def photos() -> Embeddings:
+    """Of the gallery, read again when it has changed."""
+    return _loaded(where(), gallery().state())
+
+
+@st.cache_data(show_spinner=False, max_entries=2)
+def _file(where: Where, state: object) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "gallery.npz"
+        save_embeddings(path, _loaded(where, state))
+        return path.read_bytes()
+
+
+def file() -> bytes:
+    """The gallery as a file."""
+    return _file(where(), gallery().state())
+
+
 @st.cache_resource(show_spinner=False, max_entries=8)
-def _names(path: Path, changed: int) -> Classifier:
-    """Who is known, read again when the file has changed."""
-    if path.parent == CLASSIFIERS:
-        return Classifier.load(path)
-    people = load_embeddings(path)
-    return Classifier.of_gallery("nearest", people, default_gate(people))
+def _names(where: Where, changed: object) -> Classifier:
+    """Who is known, read again when they have changed."""
+    if isinstance(where, Path) and where.parent == CLASSIFIERS:
+        return Classifier.load(where)
+    return names_of(_opened(where), nobody=True)
 
 
-def names_path() -> Path | None:
-    """The newest of classifiers and gallery; None where nobody is known."""
+def names_path() -> Where | None:
+    """The gallery that was asked for, or the newest of classifiers and gallery; None where nobody is known."""
+    if app.GALLERY in os.environ:
+        return where() if gallery().exists() else None
     found = [p for p in (*CLASSIFIERS.glob("[!.]*.npz"), GALLERY) if p.is_file()]
     return max(found, key=lambda p: p.stat().st_mtime_ns, default=None)
+
+
+def _changed(path: Where | None) -> object:
+    if path == where():
+        return gallery().state()
+    return path.stat().st_mtime_ns if isinstance(path, Path) else None
 
 
 def state() -> tuple[object, ...]:
     """Changes when those who are known, or this visitor's settings, do."""
     path = names_path()
-    return path, path.stat().st_mtime_ns if path else 0, settings()
+    return path, _changed(path), settings()
 
 
 def recognizer() -> Recognizer | None:
@@ -110,8 +159,8 @@ def recognizer() -> Recognizer | None:
     if path is None:
         return None
     chosen = settings()
-    known = _names(path, path.stat().st_mtime_ns)
-    if not len(known.photos):
+    known = _names(path, _changed(path))
+    if not known.people:
         return None
     space = known.photos.space
     mine = copy(known)  # its search is shared
@@ -130,8 +179,8 @@ def gate_for(gate: Gate, space: Space, chosen: Settings) -> Gate:
 
 def gallery_embedder(model: str) -> Embedder:
     """Of the gallery's space, or of this model where there is no gallery."""
-    if GALLERY.exists():
-        space = load_embeddings(GALLERY).space
+    if gallery().exists():
+        space = gallery().about().space
         return embedder(space.model, space.crop, space.flip)
     return embedder(model, Crop(DEFAULT_MARGIN), False)
 
@@ -179,7 +228,7 @@ def plain(text: str) -> str:
 
 def crop_of(source: str) -> Image | None:
     """An enrolled face's crop; None where it is gone."""
-    return read_below(source, (GALLERY.parent, PROCESSED))
+    return picture(source, gallery(), PROCESSED)
 
 
 def initial(name: str) -> Image:

@@ -21,6 +21,7 @@ HELP = "a page in the browser: recognise, live camera, people, training, reports
 EXAMPLES = """\
 facerec app                             http://127.0.0.1:8501, for this machine only
 facerec app --port 8600 --no-browser
+facerec app --gallery postgresql://faces@db/faces
 facerec app --address 0.0.0.0           for others on the network, who need the token that is printed"""
 
 
@@ -29,12 +30,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", default="127.0.0.1", help="to listen at (default: %(default)s)")
     parser.add_argument("--port", type=common.positive, default=8501, help="default: %(default)s")
     parser.add_argument("--no-browser", action="store_true", help="open none")
+    parser.add_argument(
+        "--gallery", type=common.gallery, metavar="FILE",
+        help="or postgresql://… (default: embeddings/gallery.npz, names from the newest of classifiers and gallery)",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> Exit:
     """Serves the page until Ctrl-C."""
-    from facerec.app import TOKEN
+    from facerec.app import GALLERY, TOKEN
+    from facerec.galleries import open_gallery
 
+    os.environ.pop(GALLERY, None)
+    if args.gallery:
+        open_gallery(args.gallery).exists()  # what is wrong with it is said here, not to visitors
+        os.environ[GALLERY] = str(args.gallery)
     for package in ("streamlit", "streamlit_webrtc"):
         if importlib.util.find_spec(package) is None:
             raise UsageError(f"the page needs {package}", "pip install 'facerec[app]'")

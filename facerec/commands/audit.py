@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,10 @@ from facerec.errors import Exit, UsageError
 if TYPE_CHECKING:
     from facerec.audit import Finding
     from facerec.draw import Colour
+    from facerec.galleries import Gallery
     from facerec.types import Embeddings, Image
+
+    Crop = Callable[[str], Image | None]
 
 HELP = "labels that look wrong: one person under two names, two under one, stray and doubled photos"
 EXAMPLES = """\
@@ -28,7 +31,9 @@ _COLUMNS, _SHOWN, _LISTED = 8, 25, 4  # tiles and findings of the sheet; photos 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument("file", nargs="?", type=Path, help=f"default: {paths.GALLERY}, or else {paths.EMBEDDINGS}")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("file", nargs="?", type=Path, help=f"default: {paths.GALLERY}, or else {paths.EMBEDDINGS}")
+    source.add_argument("--gallery", type=common.gallery, metavar="FILE", help="the same, or postgresql://…")
     parser.add_argument("--photos", type=common.positive, default=3, metavar="N", help="needed (default: %(default)s)")
     parser.add_argument(
         "--threshold", type=common.distance, metavar="D", help="of one person's photos (default: the gate's)"
@@ -45,23 +50,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Exit:
     """Prints the findings and draws their photos; or declares look-alikes."""
-    from facerec.artifacts import load_embeddings
     from facerec.audit import audit
+    from facerec.galleries import open_gallery, picture
     from facerec.stages.train import default_gate
 
-    path = args.file or (paths.GALLERY if paths.GALLERY.exists() else paths.EMBEDDINGS)
+    where = args.gallery or args.file or (paths.GALLERY if paths.GALLERY.exists() else paths.EMBEDDINGS)
+    gallery = open_gallery(where)
     if pair := args.lookalikes or args.not_lookalikes:
-        return _declare(path, *pair, withdraw=args.lookalikes is None, as_json=args.json)
+        return _declare(gallery, *pair, withdraw=args.lookalikes is None, as_json=args.json)
     if args.output.suffix.lower() not in (".png", ".jpg"):
         raise UsageError(f"{args.output} is no .png or .jpg", "choose another --output")
-    embeddings = load_embeddings(path)
+    embeddings = gallery.load()
     threshold = default_gate(embeddings, args.threshold).threshold
     findings = audit(embeddings, threshold, args.photos)
-    missing = _draw(findings, embeddings, [args.processed, path.parent], args.output)
+    missing = _draw(findings, embeddings, lambda source: picture(source, gallery, args.processed), args.output)
     drawn = missing is not None
     if args.json:
         report = {
-            "file": str(path),
+            "file": str(gallery),
             "photos": len(embeddings),
             "people": len(embeddings.people),
             "threshold": threshold,
@@ -74,7 +80,7 @@ def run(args: argparse.Namespace) -> Exit:
         return Exit.OK
     _print(findings, embeddings)
     count = f"{len(findings)} finding{'' if len(findings) == 1 else 's'}"
-    print(f"audit: {count} in {len(embeddings)} photos of {len(embeddings.people)} people ({path})")
+    print(f"audit: {count} in {len(embeddings)} photos of {len(embeddings.people)} people ({gallery})")
     if embeddings.lookalikes:
         print("  declared look-alikes: " + "; ".join(f"{a} and {b}" for a, b in embeddings.lookalikes))
     if missing:
@@ -84,15 +90,15 @@ def run(args: argparse.Namespace) -> Exit:
     return Exit.OK
 
 
-def _declare(path: Path, first: str, second: str, *, withdraw: bool, as_json: bool) -> Exit:
-    from facerec.gallery import tell_apart
+def _declare(gallery: Gallery, first: str, second: str, *, withdraw: bool, as_json: bool) -> Exit:
+    from facerec.galleries.people import tell_apart
 
-    pairs = tell_apart(path, first, second, withdraw=withdraw).lookalikes
+    pairs = tell_apart(gallery, first, second, withdraw=withdraw)
     if as_json:
-        common.print_json({"file": str(path), "lookalikes": pairs})
+        common.print_json({"file": str(gallery), "lookalikes": pairs})
     else:
         verb = "no longer declared look-alikes" if withdraw else "declared look-alikes: they are two people"
-        print(f"audit: {first} and {second} are {verb} ({path})")
+        print(f"audit: {first} and {second} are {verb} ({gallery})")
         print(f"  declared: {'; '.join(f'{a} and {b}' for a, b in pairs) or 'nobody'}")
         print("  a classifier knows it after the next `facerec train`")
     return Exit.OK
@@ -112,7 +118,7 @@ def _print(findings: list[Finding], embeddings: Embeddings) -> None:
             print(f"       {', '.join(names)}{more}")
 
 
-def _draw(findings: list[Finding], embeddings: Embeddings, folders: list[Path], output: Path) -> list[str] | None:
+def _draw(findings: list[Finding], embeddings: Embeddings, crop: Crop, output: Path) -> list[str] | None:
     """Draws a row of photos a finding; returns which pictures could not be read, or None if there is no sheet."""
     from facerec.artifacts import write_image
     from facerec.audit import KINDS
@@ -122,26 +128,25 @@ def _draw(findings: list[Finding], embeddings: Embeddings, folders: list[Path], 
     if not shown:
         return None
     missing: list[str] = []
-    tiles = [tile for number, finding in shown[:_SHOWN] for tile in _row(number, finding, embeddings, folders, missing)]
+    tiles = [tile for number, finding in shown[:_SHOWN] for tile in _row(number, finding, embeddings, crop, missing)]
     title = f"{min(len(shown), _SHOWN)} of {len(shown)} findings with photos; numbers as in the text"
     write_image(output, contact_sheet(tiles, _COLUMNS, 120, 120, title))
     return missing
 
 
 def _row(
-    number: int, finding: Finding, embeddings: Embeddings, folders: list[Path], missing: list[str]
+    number: int, finding: Finding, embeddings: Embeddings, crop: Crop, missing: list[str]
 ) -> Iterator[tuple[Image, str, Colour]]:
     """A finding's tiles: as many of each group as fit side by side, each group in a colour, the rest left white."""
     import numpy as np
 
     from facerec.draw import BLUE, GREEN, ORANGE, WHITE
-    from facerec.images import read_below
 
     left, columns = _COLUMNS, 0
     for k, (group, colour) in enumerate(zip(finding.photos, (ORANGE, BLUE, GREEN), strict=False)):
         room = left // (len(finding.photos) - k)
         for row in group[:room]:
-            image = read_below(str(embeddings.sources[row]), folders)
+            image = crop(str(embeddings.sources[row]))
             if image is None:
                 missing.append(str(embeddings.sources[row]))
             label = f"{number}. {embeddings.labels[row]}" if not columns else str(embeddings.labels[row])

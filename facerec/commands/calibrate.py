@@ -27,7 +27,10 @@ def rate(text: str) -> float:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--gallery", type=Path, metavar="FILE", help="default: the newest classifier or gallery")
+    source.add_argument(
+        "--gallery", type=common.gallery, metavar="FILE",
+        help="or postgresql://… (default: the newest classifier or gallery)",
+    )  # fmt: skip
     source.add_argument("--classifier", type=Path, metavar="FILE")
     parser.add_argument(
         "--strangers",
@@ -47,13 +50,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Exit:
     """Calibrates the file and says what it means."""
     from facerec import runtime, weights
+    from facerec.classify import Classifier
     from facerec.embedders import load_embedder
-    from facerec.stages.calibrate import calibrate_file, photos_of
+    from facerec.stages.calibrate import calibrate_file, opened
 
     path = args.gallery or args.classifier or common.newest_names()
     if args.gallery:
         common.open_gallery(path)
-    space = photos_of(path).space
+    known = opened(path)
+    space = known.photos.space if isinstance(known, Classifier) else known.about().space
     threads = runtime.cpu_count()
     result, plot, failed = calibrate_file(
         path,

@@ -17,9 +17,10 @@ from facerec.paths import CLASSIFIERS, GALLERY
 
 if TYPE_CHECKING:
     from facerec.classify import Classifier
+    from facerec.galleries import Gallery
     from facerec.recognizer import Recognizer
     from facerec.stages.people import Project
-    from facerec.types import Detector, Embeddings, FaceChoice, StageReport
+    from facerec.types import Detector, FaceChoice, StageReport
     from facerec.video import Camera
 
 T = TypeVar("T")
@@ -125,9 +126,16 @@ def make_detector(args: argparse.Namespace, threads: int) -> Detector:
     return load_detector(args.detector, min_face=args.min_face, min_confidence=args.min_confidence, threads=threads)
 
 
+def gallery(text: str) -> Path | str:
+    """An option's gallery: a file, or a database's address, which is no path."""
+    return text if text.startswith(("postgresql://", "postgres://")) else Path(text)
+
+
 def add_gallery_argument(parser: argparse.ArgumentParser) -> None:
     """--gallery, of the commands that work on one."""
-    parser.add_argument("--gallery", type=Path, default=GALLERY, metavar="FILE", help="default: %(default)s")
+    parser.add_argument(
+        "--gallery", type=gallery, default=GALLERY, metavar="FILE", help="or postgresql://… (default: %(default)s)"
+    )
 
 
 def add_names_arguments(parser: argparse.ArgumentParser) -> None:
@@ -136,9 +144,10 @@ def add_names_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--classifier", type=Path, metavar="FILE", help="of `facerec train`")
     source.add_argument(
         "--gallery",
-        type=Path,
+        type=gallery,
         metavar="FILE",
-        help="of `facerec enroll` or `facerec embed` (default: the newest classifier or embeddings/gallery.npz)",
+        help="of `facerec enroll` or `facerec embed`, or postgresql://… "
+        "(default: the newest classifier or embeddings/gallery.npz)",
     )
     parser.add_argument(
         "--by", choices=("nearest", "knn"), default="nearest",
@@ -154,30 +163,33 @@ def add_names_arguments(parser: argparse.ArgumentParser) -> None:
     add_gate_arguments(parser)
 
 
-def open_gallery(path: Path) -> Embeddings:
-    """A gallery, or an error that says how to make one."""
-    from facerec.artifacts import load_embeddings
+def open_gallery(where: Path | str) -> Gallery:
+    """A gallery that is there, or an error that says how to make one."""
+    from facerec import galleries
     from facerec.errors import ArtifactError
 
-    if not path.exists():
-        raise ArtifactError(f"there is no gallery {path}", "make it with `facerec enroll NAME photo.jpg`")
-    return load_embeddings(path)
+    found = galleries.open_gallery(where)
+    if not found.exists():
+        raise ArtifactError(f"there is no gallery {found}", "make it with `facerec enroll NAME photo.jpg`")
+    return found
+
+
+def euclidean(args: argparse.Namespace) -> float | None:
+    """The threshold of `add_names_arguments` as a Euclidean distance; None where none is asked for."""
+    if args.metric == "cosine" and args.threshold is not None:
+        return (2 * args.threshold) ** 0.5  # of unit vectors: a squared distance is twice the cosine distance
+    return args.threshold
 
 
 def load_names(args: argparse.Namespace) -> Classifier:
     """The classifier or gallery that the options of `add_names_arguments` ask for, with its gate."""
     from facerec.classify import Classifier
-    from facerec.gallery import index_path
-    from facerec.stages.train import default_gate
+    from facerec.stages.names import names_of
 
-    threshold = args.threshold
-    if args.metric == "cosine" and threshold is not None:
-        threshold = (2 * threshold) ** 0.5  # of unit vectors: a squared distance is twice the cosine distance
+    threshold = euclidean(args)
     path = args.classifier or args.gallery or newest_names()
-    if path == args.gallery or path == GALLERY:
-        gallery = open_gallery(path)
-        gate = default_gate(gallery, threshold, args.gate_margin)
-        classifier = Classifier.of_gallery(args.by, gallery, gate, index_path(path) if args.index else None)
+    if path in (args.gallery, GALLERY):
+        classifier = names_of(open_gallery(path), args.by, threshold, args.gate_margin, index=args.index)
     else:
         if args.index:
             raise UsageError(f"{path} is a classifier, which needs no index", "give a gallery with --gallery")
@@ -187,11 +199,11 @@ def load_names(args: argparse.Namespace) -> Classifier:
     return classifier
 
 
-def project(gallery: Path) -> Project:
+def project(where: Path | str) -> Project:
     """The folder that this command was started in, and a gallery."""
     from facerec.stages.people import Project
 
-    return Project(Path(), gallery)
+    return Project.of(Path(), where)
 
 
 def make_recognizer(args: argparse.Namespace, faces: FaceChoice) -> Recognizer:

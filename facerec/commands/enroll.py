@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from facerec.commands import common
 from facerec.embedders import DEFAULT_MARGIN
@@ -15,7 +14,8 @@ EXAMPLES = """\
 facerec enroll Ana ana.jpg                   then: facerec predict img.jpg
 facerec enroll "Ünal 李" photos/*.jpg        more photos make it surer
 facerec enroll Ben party.jpg --face 2        the second face from the left
-facerec enroll Ben blurred.jpg --force       take it all the same"""
+facerec enroll Ben blurred.jpg --force       take it all the same
+facerec enroll Ana ana.jpg --gallery postgresql://faces@db/faces"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Exit:
     """Adds the photos to the gallery."""
     from facerec import runtime, weights
-    from facerec.artifacts import load_embeddings
     from facerec.embedders import load_embedder
+    from facerec.galleries import open_gallery
     from facerec.stages.enroll import enroll
     from facerec.stages.predict import expand
     from facerec.types import Crop
@@ -45,15 +45,16 @@ def run(args: argparse.Namespace) -> Exit:
     threads = runtime.cpu_count()
     crop, flip, model = Crop(DEFAULT_MARGIN), False, args.model
     gate = weights.gate(model)
-    if args.gallery.exists():
-        there = load_embeddings(args.gallery)
+    gallery = open_gallery(args.gallery)
+    if gallery.exists():
+        there = gallery.about()
         crop, flip, model = there.space.crop, there.space.flip, there.space.model
         gate = there.gate or weights.gate(model)
     embedder = load_embedder(args.embedder, model=model, crop=crop, flip=flip, threads=threads)
     report = enroll(
         args.name,
         photos,
-        args.gallery,
+        gallery,
         detector=common.make_detector(args, threads),
         embedder=embedder,
         gate=gate,
@@ -63,6 +64,6 @@ def run(args: argparse.Namespace) -> Exit:
     for warning in report.warnings:
         print(f"  look: {warning}", file=sys.stderr)
     plural = "" if report.photos == 1 else "s"
-    lines = [f"  {args.name}: {report.photos} photo{plural}; {report.people} people in {Path(args.gallery)}"]
+    lines = [f"  {args.name}: {report.photos} photo{plural}; {report.people} people in {gallery}"]
     code = common.finish(report, args.json, lines if report.done else [])
     return code if report.done else Exit.ERROR

@@ -34,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Exit:
     """Explains every face of an image, in words and in a picture."""
     from facerec.artifacts import write_image
+    from facerec.galleries import open_gallery
+    from facerec.galleries import picture as crop_of
     from facerec.images import read_image
     from facerec.quality import assess
     from facerec.recognizer import find_and_embed
@@ -50,11 +52,14 @@ def run(args: argparse.Namespace) -> Exit:
     qualities = [assess(face, crop) for face, crop in zip(found.faces, found.crops, strict=True)]
     picture = args.output / f"{args.image.stem}.png"
     if predictions:
-        roots = [args.processed, (args.gallery or paths.GALLERY).parent]
-        sheet, lost = side_by_side(found, predictions, classifier, roots)
+        gallery = open_gallery(args.gallery or paths.GALLERY)
+        sheet, lost = side_by_side(
+            found, predictions, classifier, lambda source: crop_of(source, gallery, args.processed)
+        )
         write_image(picture, sheet)
         if lost:
-            common.say(f"{lost} of the people's pictures are not in {', '.join(map(str, roots))}")
+            places = [args.processed, gallery.where.parent if isinstance(gallery.where, Path) else gallery]
+            common.say(f"{lost} of the people's pictures are not in {', '.join(map(str, places))}")
     if args.json:
         faces = [
             {**p.to_json(), "candidate": p.candidate, "quality": {**vars(q), "score": round(q.score, 3)}}

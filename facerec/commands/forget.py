@@ -48,7 +48,9 @@ def run(args: argparse.Namespace) -> Exit:
     if args.json:
         common.print_json({"name": args.name, "erased": erased, "left": left})
     else:
-        print(f"forget: {args.name} is erased from {len(erased)} places")
+        print(f"forget: {args.name} is erased from {len(plan)} places")
+        for line in (line for line in erased if line not in plan):
+            print(f"  {line}", file=sys.stderr)
         for line in left:
             print(f"  still names {args.name}, not made by facerec: {line}", file=sys.stderr)
     return Exit.SOME_FAILED if left else Exit.OK

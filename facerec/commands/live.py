@@ -6,12 +6,16 @@ import argparse
 import contextlib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from facerec import paths
 from facerec.commands import common
 from facerec.embedders import EMBEDDERS
 from facerec.errors import Exit, FacerecError, InputError, UsageError
+
+if TYPE_CHECKING:
+    from facerec.classify import Classifier
+    from facerec.galleries import Gallery
 
 HELP = "a camera or a video file: faces named as it runs"
 EXAMPLES = """\
@@ -49,16 +53,24 @@ def run(args: argparse.Namespace) -> Exit:
 
     from facerec.desk import Desk, Known
     from facerec.follower import Follower
+    from facerec.galleries import open_gallery
     from facerec.greet import Greeter
     from facerec.live import live
     from facerec.stages.learn import Learner
+    from facerec.stages.names import Watch, names_of
     from facerec.video import Camera, Video, VideoWriter, ahead, realtime
     from facerec.window import Window
 
     if args.video and args.output and args.video.resolve() == args.output.resolve():
         raise UsageError(f"{args.output} is the video itself", "choose another --output")
     window = None if args.headless else Window("facerec live")
+    gallery = open_gallery(args.gallery or paths.GALLERY)
+    shared = not isinstance(gallery.where, Path)
+    state = gallery.state() if shared else None
     recognizer = common.make_recognizer(args, "all")
+
+    def read(gallery: Gallery) -> Classifier:
+        return names_of(gallery, args.by, common.euclidean(args), args.gate_margin, nobody=True)
 
     try:
         source: Video | Camera = Video(args.video) if args.video else common.open_camera(args.camera)
@@ -66,9 +78,11 @@ def run(args: argparse.Namespace) -> Exit:
         raise FacerecError(f"{args.video}: {error.what}", error.cure) from None
     fps = source.fps if isinstance(source, Video) else 15.0
     follower = Follower(recognizer, args.step, rate=fps if isinstance(source, Video) else 25.0)
-    learner = Learner(follower, args.gallery or paths.GALLERY, args.by)
+    watch = Watch(open_gallery(gallery.where), read, state) if shared else None
+    learner = Learner(follower, gallery, args.by, watch)
     known = Known(learner.name, learner.save, learner.load)
-    with source, contextlib.closing(ahead(source.frames()) if args.video else source.frames()) as frames:
+    watching = contextlib.closing(watch) if watch else contextlib.nullcontext()
+    with source, watching, contextlib.closing(ahead(source.frames()) if args.video else source.frames()) as frames:
         report = live(
             realtime(frames) if args.realtime else frames,
             follower,
@@ -76,6 +90,7 @@ def run(args: argparse.Namespace) -> Exit:
             writer=VideoWriter(args.output, fps) if args.output else None,
             greeter=Greeter() if args.greet else None,
             event=_print_event if args.json else lambda event: None,
+            refresh=learner.refresh,
         )
     if args.json:
         common.print_json(report.to_json())

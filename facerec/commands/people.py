@@ -21,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Exit:
     """Prints the list."""
-    from facerec.gallery import people
+    from facerec.galleries.people import people
 
-    gallery = common.open_gallery(args.gallery)
+    gallery = common.open_gallery(args.gallery).load()
     found = people(gallery)
     if args.json:
         common.print_json([vars(person) for person in found])

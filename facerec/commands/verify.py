@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Exit:
     """Compares the two faces."""
     from facerec import runtime, weights
-    from facerec.artifacts import load_embeddings
     from facerec.embedders import load_embedder
+    from facerec.galleries import open_gallery
     from facerec.images import read_image
     from facerec.metrics import distance
     from facerec.quality import TO_NAME, assess
@@ -45,8 +45,8 @@ def run(args: argparse.Namespace) -> Exit:
     from facerec.types import Crop
 
     gate, crop, flip = weights.gate(args.model), Crop(DEFAULT_MARGIN), False
-    if args.gallery.exists():
-        gallery = load_embeddings(args.gallery)
+    if (there := open_gallery(args.gallery)).exists():
+        gallery = there.about()
         if gallery.gate and gallery.space.model == args.model:
             gate, crop, flip = gallery.gate, gallery.space.crop, gallery.space.flip
             common.log.info("%s: %s", args.gallery, gate)

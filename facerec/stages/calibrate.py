@@ -9,27 +9,33 @@ from pathlib import Path
 
 import numpy as np
 
-from facerec import gallery as galleries
 from facerec import plots
 from facerec.artifacts import npz_kind, write_bytes
 from facerec.calibrate import Calibration, calibrate
 from facerec.classify import Classifier
 from facerec.errors import DataError, InputError, UsageError
+from facerec.galleries import Gallery, Where, open_gallery
 from facerec.images import find_images, read_image
+from facerec.paths import GALLERY
 from facerec.recognizer import find_and_embed
 from facerec.stages.common import require_folder
 from facerec.types import Detector, Embedder, Embeddings, Failure, FloatArray, Progress, StrArray, no_progress
 
 
-def photos_of(path: Path) -> Embeddings:
+def opened(where: Where) -> Gallery | Classifier:
+    """A gallery, or the classifier in a file."""
+    if isinstance(where, Path) and npz_kind(where) == "classifier":
+        return Classifier.load(where)
+    return open_gallery(where)
+
+
+def photos_of(known: Gallery | Classifier) -> Embeddings:
     """The labelled vectors of a gallery or of a classifier."""
-    if npz_kind(path) == "classifier":
-        return Classifier.load(path).photos
-    return galleries.load_embeddings(path)
+    return known.photos if isinstance(known, Classifier) else known.load()
 
 
 def calibrate_file(
-    path: Path,
+    where: Where,
     strangers: Path,
     *,
     detector: Detector,
@@ -38,13 +44,13 @@ def calibrate_file(
     fpir: float,
     progress: Progress = no_progress,
 ) -> tuple[Calibration, Path, list[Failure]]:
-    """Chooses a file's gate and stores it in the file.
+    """Chooses the gate of a gallery or classifier and stores it there.
 
     Args:
-        path: a gallery or a classifier.
+        where: a gallery, or a classifier's file.
         strangers: a folder of photos of people who are not in it; a folder a person in it tells them apart.
         detector: finds their faces.
-        embedder: in the space of the file.
+        embedder: in its space.
         fmr: share of pairs of different people that may be taken for one.
         fpir: share of strangers' searches that may return a name.
         progress: shows how far it is.
@@ -57,19 +63,20 @@ def calibrate_file(
         DataError: the photos cannot carry the rates.
     """
     require_folder(strangers, "give a folder of photos of people who are not in the gallery")
-    photos = photos_of(path)
-    photos.require_space(embedder.space, str(path))
+    known = opened(where)
+    photos = photos_of(known)
+    photos.require_space(embedder.space, str(where))
     vectors, who, failed = _strangers(strangers, set(photos.people), detector, embedder, progress)
     result = calibrate(photos.vectors, photos.labels, vectors, who, fmr=fmr, fpir=fpir)
     gate = replace(result.gate, source=f"{time.strftime('%Y-%m-%d')}: {result.gate.source}")
-    if npz_kind(path) == "classifier":
-        classifier = Classifier.load(path)
+    file = where if isinstance(where, Path) else GALLERY
+    if isinstance(known, Classifier):
+        classifier = Classifier.load(file)
         classifier.gate = gate
-        classifier.save(path)
+        classifier.save(file)
     else:
-        with galleries.edited(path) as edit:
-            edit.rows = replace(edit.rows, gate=gate)
-    plot = path.with_suffix(".calibration.png")
+        known.edit(lambda about: replace(about, gate=gate))
+    plot = file.with_suffix(".calibration.png")
     write_bytes(plot, plots.distances(result.genuine, result.impostor, gate.threshold))
     return replace(result, gate=gate), plot, failed
 

@@ -33,7 +33,7 @@ from facerec.artifacts import (
 )
 from facerec.draw import BLUE, GREEN, ORANGE, WHITE, contact_sheet
 from facerec.errors import ArtifactError, DataError, UsageError
-from facerec.gallery import locked
+from facerec.galleries.file import locked
 from facerec.images import find_images, natural_key, read_image
 from facerec.metrics import distances
 from facerec.stages.common import Item, output_names, process, require_apart, require_folder

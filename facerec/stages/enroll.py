@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from facerec import gallery as galleries
-from facerec.artifacts import load_embeddings, write_bytes
-from facerec.classify import PerPerson
+from facerec.classify import Classifier
 from facerec.errors import InputError, UsageError
+from facerec.galleries import Gallery
 from facerec.images import crop_face, encode_image, read_image
 from facerec.quality import TO_ENROLL, Quality, assess
 from facerec.stages.common import require_npz
+from facerec.stages.names import names_of
 from facerec.types import Detector, Embedder, Embeddings, Face, Failure, Gate, Image, StageReport
 
 
@@ -45,7 +45,7 @@ class EnrollReport(StageReport):
 def enroll(
     name: str,
     photos: Sequence[Path],
-    output: Path,
+    gallery: Gallery,
     *,
     detector: Detector,
     embedder: Embedder,
@@ -53,12 +53,12 @@ def enroll(
     face: int | None = None,
     force: bool = False,
 ) -> EnrollReport:
-    """Adds a person's photos to a gallery; their crops go into a folder of its name beside it.
+    """Adds a person's photos, with their crops, to a gallery.
 
     Args:
         name: the person.
         photos: each with one clear face of theirs.
-        output: the gallery.
+        gallery: to be made where there is none.
         detector: finds the faces.
         embedder: in the space of the gallery.
         gate: tells whether a face looks like somebody who is enrolled already; None where it is not known.
@@ -67,15 +67,16 @@ def enroll(
 
     Raises:
         UsageError: a name that cannot be one.
-        ArtifactError: the gallery is damaged or cannot be written.
+        ArtifactError: the gallery is damaged, or cannot be written or reached.
         SpaceError: it holds vectors of another space.
     """
     start = time.perf_counter()
-    require_npz(output)
+    if isinstance(gallery.where, Path):
+        require_npz(gallery.where)
     require_name(name)
-    report = EnrollReport("enroll", output, name=name)
-    if output.exists():
-        load_embeddings(output).require_space(embedder.space, str(output))
+    report = EnrollReport("enroll", gallery.where, name=name)
+    if gallery.exists():
+        gallery.about().require_space(embedder.space, str(gallery))
     taken: list[tuple[str, Image, Quality]] = []
     for photo in photos:
         try:
@@ -83,35 +84,36 @@ def enroll(
         except InputError as error:
             report.failed.append(Failure(str(photo), str(error), name))
     if taken:
-        rows = gallery_rows(name, taken, output, embedder, detector.name)
-        now = galleries.add(output, rows)
+        rows, crops = gallery_rows(name, taken, gallery.folder, embedder, detector.name)
+        gallery.add(rows, crops.get)
+        now = names_of(gallery, gate=gate or Gate(0.0))
         report.done = len(taken)
-        report.photos, report.people = int((now.labels == name).sum()), len(now.people)
+        report.photos, report.people = len(now.photos_of(name)), len(now.people)
         report.warnings = _odd(rows, now, gate) if gate else []
     report.seconds = time.perf_counter() - start
     return report
 
 
 def gallery_rows(
-    name: str, faces: Sequence[tuple[str, Image, Quality]], output: Path, embedder: Embedder, detector: str
-) -> Embeddings:
-    """A person's faces as rows for the gallery `output`; the crops are written into a folder of its name beside it.
+    name: str, faces: Sequence[tuple[str, Image, Quality]], folder: str, embedder: Embedder, detector: str
+) -> tuple[Embeddings, dict[str, bytes]]:
+    """A person's faces as rows for a gallery, and their crops, by source.
 
     Args:
         name: the person.
         faces: (what the picture is called, crop, quality) each.
-        output: the gallery.
+        folder: of the gallery's crops.
         embedder: in its space.
         detector: name of the one that found them.
     """
-    sources, digests = [], []
+    sources, digests, crops = [], [], {}
     for called, crop, _ in faces:
         data = encode_image(crop, ".png")
         digests.append(hashlib.sha256(data).hexdigest())
-        sources.append(f"{output.stem}/{name}/{called}-{digests[-1][:8]}.png")
-        write_bytes(output.parent / sources[-1], data)
+        sources.append(f"{folder}/{name}/{called}-{digests[-1][:8]}.png")
+        crops[sources[-1]] = data
     n = len(faces)
-    return Embeddings(
+    rows = Embeddings(
         embedder.embed(np.stack([crop for _, crop, _ in faces])),
         np.full(n, name),
         np.array(sources),
@@ -122,6 +124,7 @@ def gallery_rows(
         quality=np.array([quality.score for *_, quality in faces], np.float32),
         added=np.full(n, time.strftime("%Y-%m-%d")),
     )
+    return rows, crops
 
 
 def require_name(name: str) -> None:
@@ -161,21 +164,18 @@ def _listed(faces: list[Face]) -> str:
     return f"face {', '.join(places)}"
 
 
-def _odd(rows: Embeddings, gallery: Embeddings, gate: Gate) -> list[str]:
+def _odd(rows: Embeddings, now: Classifier, gate: Gate) -> list[str]:
     """What a person should look at: new photos that look like somebody else, or unlike the person's others."""
     name = str(rows.labels[0])
     found = []
-    others = gallery[gallery.labels != name]
-    if len(others):
-        by_person = PerPerson(others.vectors, others.labels)
-        for source, apart in zip(rows.sources, by_person.distances(rows.vectors), strict=True):
-            if apart.min() <= gate.threshold:
-                who = by_person.people[apart.argmin()]
-                found.append(
-                    f"{Path(str(source)).name} looks like {who}, who is enrolled already ({apart.min():.2f}): "
-                    f"if they are one person, facerec rename {who!r} {name!r}"
-                )
-    mine = gallery[gallery.labels == name]
+    for source, decision in zip(rows.sources, now.decide(rows.vectors), strict=True):
+        who, apart = next(((who, apart) for who, apart in decision.nearest if who != name), ("", np.inf))
+        if apart <= gate.threshold:
+            found.append(
+                f"{Path(str(source)).name} looks like {who}, who is enrolled already ({apart:.2f}): "
+                f"if they are one person, facerec rename {who!r} {name!r}"
+            )
+    mine = now.photos_of(name)
     for source, digest, vector in zip(rows.sources, rows.digests, rows.vectors, strict=True):
         rest = mine.vectors[mine.digests != digest]
         if len(rest) and (nearest := float(np.linalg.norm(rest - vector, axis=1).min())) > gate.threshold:

@@ -1,4 +1,4 @@
-"""rename and forget: one person, in every file of a project that facerec made.
+"""rename and forget: one person, in every file of a project that facerec made, and in a database.
 
 A project is the folder that raw_images/, processed/, embeddings/, classifiers/ and evaluation/ stand in.
 Nothing is believed about where things are: every manifest and every array file below it is looked into.
@@ -16,10 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from facerec import gallery as galleries
 from facerec.artifacts import MANIFEST, Manifest, Record, load_embeddings, npz_kind, read_manifest, remove
 from facerec.classify import Classifier
 from facerec.errors import DataError, UsageError
+from facerec.galleries import Database, Where, open_database
+from facerec.galleries import file as galleries
+from facerec.galleries.people import renamed, swapped, without
+from facerec.paths import GALLERY
 from facerec.stages import cluster as clusters
 from facerec.stages.enroll import require_name
 from facerec.types import Embeddings
@@ -35,10 +38,17 @@ class Project:
     Attributes:
         root: the folder.
         gallery: the gallery, which may lie elsewhere.
+        database: a gallery that is no file, which is in use beside the project's.
     """
 
     root: Path
     gallery: Path
+    database: Database | None = None
+
+    @classmethod
+    def of(cls, root: Path, where: Where) -> Project:
+        """A folder, and the gallery in use."""
+        return cls(root, where) if isinstance(where, Path) else cls(root, GALLERY, open_database(where))
 
     def walk(self) -> Iterator[Path]:
         """Every file below the root, and the gallery's; what belongs to other tools (.git, .venv) is left out."""
@@ -71,6 +81,9 @@ class Project:
             yield self.root / top / name
         for gallery in {self.gallery, *(path for path, kind in self.arrays() if kind == "embeddings")}:
             yield gallery.with_suffix("") / name
+            if gallery.is_file():  # what was exported keeps the folders that it was enrolled in
+                tops = {source.partition("/")[0] for source in load_embeddings(gallery).sources.tolist()}
+                yield from (gallery.parent / top / name for top in tops if Path(top).parts == (top,) and top != "..")
 
 
 def forget(project: Project, name: str, *, really: bool) -> list[str]:
@@ -92,6 +105,10 @@ def forget(project: Project, name: str, *, really: bool) -> list[str]:
     def note(path: Path, what: str) -> None:
         done.append(f"{_shown(project, path)}: {what}")
 
+    if (database := project.database) and (held := _held(database, name)) is not None:
+        done.append(f"{database}: {held} vectors with their crops")
+        if really and (left := database.forget(name)):
+            done.append(left)
     knows: list[Path] = []
     for path, kind in list(project.arrays()):
         rows, failures = _labels(path, kind)
@@ -178,12 +195,18 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
     places = [f for f in project.people_folders(old) if f.is_dir()]
     known = {label for _, labels in files.values() for label in labels}
     known |= {r.label for records in folders.values() for r in records}
+    database = project.database
+    there = {n: held for n in (old, new) if database and (held := _held(database, n)) is not None}
+    known |= there.keys()
     if old not in known and not places:
         raise DataError(f"nobody called {old!r} is known here", "facerec people lists who is")
     if not merge and (new in known or any(f.exists() for f in project.people_folders(new))):
         raise UsageError(f"{new!r} exists already", "put the two together with --merge")
     moved: dict[Path, Path] = {}
     changed = []
+    if database and old in there:
+        database.rename(old, new)
+        changed.append(f"{database}: {there[old]} vectors")
     # crops first: their manifest names raw images by their old paths, which are moved after
     for folder, records in folders.items():
         for output in (folder / o["path"] for r in records if r.label == old for o in r.outputs):
@@ -221,16 +244,24 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
     return changed
 
 
+def _held(database: Database, name: str) -> int | None:
+    """How many a person has in a database; None where it does not know them, nor failures of theirs."""
+    if not database.exists():
+        return None
+    photos = database.of(name)
+    return len(photos) if len(photos) or any(f.label == name for f in photos.failures) else None
+
+
 def _labels(path: Path, kind: str) -> tuple[list[str], list[str]]:
     """Labels of the rows and of the failures of a file."""
     photos = load_embeddings(path) if kind == "embeddings" else Classifier.load(path).photos
     return photos.labels.tolist(), [f.label for f in photos.failures]
 
 
-def _retrain(path: Path, without: str) -> None:
+def _retrain(path: Path, name: str) -> None:
     """Trains a classifier again without a person; removes it where too few people are left."""
     classifier = Classifier.load(path)
-    rest = galleries.without(classifier.photos, without)
+    rest = without(classifier.photos, name)
     try:
         Classifier.train(classifier.kind, rest, classifier.gate).save(path)
     except DataError:
@@ -248,12 +279,7 @@ def _renamed(rows: Embeddings, old: str, new: str, moved: dict[Path, Path], base
 
     labels = np.array([new if label == old else label for label in rows.labels.tolist()], np.str_)
     sources = np.array([source(s) for s in rows.sources.tolist()], np.str_)
-    failures = tuple(
-        replace(f, label=new, source=_swap(Path(f.source), old, new).as_posix()) if f.label == old else f
-        for f in rows.failures
-    )
-    pairs = galleries.lookalikes_renamed(rows.lookalikes, old, new)
-    return replace(rows, labels=labels, sources=sources, failures=failures, lookalikes=pairs)
+    return replace(renamed(rows, old, new), labels=labels, sources=sources)
 
 
 def _rewrite(folder: Path, records: list[Record], old: str, new: str, moved: dict[Path, Path]) -> None:
@@ -264,7 +290,7 @@ def _rewrite(folder: Path, records: list[Record], old: str, new: str, moved: dic
                 r.label = new
                 r.options = {**r.options, **({"label": new} if "label" in r.options else {})}
                 source = moved.get(folder.parent / r.input)
-                r.input = manifest.key(source) if source else _swap(Path(r.input), old, new).as_posix()
+                r.input = manifest.key(source) if source else swapped(r.input, old, new)
                 for output in r.outputs:
                     if target := moved.get(folder / output["path"]):
                         output["path"] = target.relative_to(folder).as_posix()

@@ -125,14 +125,22 @@ def train(
     return report
 
 
-def default_gate(embeddings: Embeddings, threshold: float | None = None, margin: float | None = None) -> Gate:
+def default_gate(
+    embeddings: Embeddings, threshold: float | None = None, margin: float | None = None, people: int | None = None
+) -> Gate:
     """The gate that vectors were calibrated to, or else their model's; with other numbers where they are given.
+
+    Args:
+        embeddings: the vectors.
+        threshold: of the gate.
+        margin: of the gate.
+        people: there are; None for those of the embeddings.
 
     Raises:
         DataError: no threshold is known for the model.
     """
     gate = embeddings.gate or weights.gate(embeddings.space.model)
-    if gate and not embeddings.gate and len(embeddings.people) <= FEW:
+    if gate and not embeddings.gate and (len(embeddings.people) if people is None else people) <= FEW:
         gate = replace(gate, margin=0.0)
     if gate is None:
         if threshold is None:
