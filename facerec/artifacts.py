@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -23,18 +24,20 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from facerec.errors import ArtifactError, InputError
+from facerec import stores
+from facerec.errors import ArtifactError, FacerecError, InputError
 from facerec.images import encode_image, natural_key
 from facerec.types import Embeddings, Failure, Gate, Image, Space
 
 MANIFEST = "manifest.jsonl"
 TEMPORARY = ".tmp-"  # how the names of unfinished files begin
 FORMAT = 2
+SAVE = 30.0  # seconds between the manifests that a stage writes into a store
 
 
 def sha256_of(path: Path) -> str:
     """Hex sha256 of a file."""
-    with path.open("rb") as file:
+    with stores.opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -96,6 +99,9 @@ def write_image(path: Path, image: Image) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes bytes atomically."""
+    if stores.in_store(path):
+        stores.write(path, data)
+        return
     with atomic_path(path) as temp:
         temp.write_bytes(data)
 
@@ -106,6 +112,15 @@ def write_text(path: Path, text: str) -> None:
         temp.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
+def move(source: Path, target: Path) -> None:
+    """Moves a finished file to its folder; a store gets a copy."""
+    if stores.in_store(target):
+        stores.write(target, source.read_bytes())
+        return
+    make_folder(target.parent)
+    source.replace(target)
+
+
 # --- manifests -----------------------------------------------------------------------------------
 
 
@@ -114,7 +129,8 @@ class Record:
     """What a stage did to one input.
 
     Attributes:
-        input: path of the input, relative to the folder that the output folder stands in.
+        input: path of the input, relative to the folder that the output folder stands in; a URL where it is in a
+            store.
         sha256: of the input's content.
         options: everything else that the outputs depend on.
         outputs: what was made, each with its ``path`` relative to the output folder.
@@ -173,13 +189,15 @@ class Manifest:
         try:
             with contextlib.suppress(OSError):  # a full disk: what is on it stays valid
                 self._file.close()
-            lines = sorted(self.records.values(), key=lambda r: natural_key(r.input))
-            text = "".join(json.dumps(vars(r), ensure_ascii=False) + "\n" for r in lines)
             if kind is None or not issubclass(kind, ArtifactError):
-                write_text(self.path, text)
+                write_text(self.path, self._text())
         finally:
             (self.folder / ".lock").unlink(missing_ok=True)  # before the release: nobody gets a lock on nothing
             self._lock.release()
+
+    def _text(self) -> str:
+        lines = sorted(self.records.values(), key=lambda r: natural_key(r.input))
+        return "".join(json.dumps(vars(r), ensure_ascii=False) + "\n" for r in lines)
 
     def sweep(self) -> None:
         """Removes what processes that were killed left unfinished."""
@@ -190,7 +208,9 @@ class Manifest:
         self.records = {record.input: record for record in read_manifest(self.folder)}
 
     def key(self, path: Path) -> str:
-        """How this manifest names an input: relative to the folder that the output folder stands in."""
+        """How this manifest names an input: relative to the folder that the output folder stands in, or by its URL."""
+        if stores.in_store(path):
+            return str(path).rstrip("/")
         try:
             return Path(os.path.relpath(path, self.folder.parent)).as_posix()
         except ValueError:  # another drive
@@ -206,9 +226,12 @@ class Manifest:
         return (
             record is not None
             and record.options == json.loads(json.dumps(options))
-            and all((self.folder / o["path"]).is_file() for o in record.outputs)
+            and all(self._has(o["path"]) for o in record.outputs)
             and record.sha256 == sha256_of(path)
         )
+
+    def _has(self, name: str) -> bool:
+        return (self.folder / name).is_file()
 
     def write(self, record: Record) -> None:
         """Notes that an input is finished; removes what an earlier run made of it and this one did not."""
@@ -216,6 +239,9 @@ class Manifest:
         if old := self.records.get(record.input):
             self._unlink([o for o in old.outputs if o["path"] not in kept])
         self.records[record.input] = record
+        self._append(record)
+
+    def _append(self, record: Record) -> None:
         try:
             self._file.write(json.dumps(vars(record), ensure_ascii=False) + "\n")
             self._file.flush()
@@ -237,15 +263,66 @@ class Manifest:
                 parent = parent.parent
 
 
+class StoreManifest(Manifest):
+    """The manifest of a folder in a store, where nothing is locked or appended to.
+
+    It is written whole every `SAVE` seconds and at the end: a run that is killed repeats at most that much. Two runs
+    into one folder at once are not noticed; the later end wins.
+
+    Raises:
+        FacerecError: the store does not answer, has no such bucket, or forbids it.
+    """
+
+    def __enter__(self) -> StoreManifest:
+        self._load()
+        self._there = set(stores.names(self.folder))
+        self._save()  # who may not write hears it now
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.nullcontext() if kind is None else contextlib.suppress(FacerecError):  # the first error counts
+            self._save()
+
+    def _save(self) -> None:
+        stores.write(self.path, self._text().encode(errors="surrogateescape"))
+        self._saved = time.monotonic()
+
+    def sweep(self) -> None:
+        """Nothing: what a store holds is whole."""
+
+    def key(self, path: Path) -> str:
+        """How this manifest names an input: by its URL, or its full path on disk."""
+        return super().key(path) if stores.in_store(path) else path.resolve().as_posix()
+
+    def _has(self, name: str) -> bool:
+        return name in self._there
+
+    def _append(self, record: Record) -> None:
+        if time.monotonic() - self._saved > SAVE:
+            self._save()
+
+    def _unlink(self, outputs: list[dict[str, Any]]) -> None:
+        for output in outputs:
+            stores.remove(self.folder / output["path"])
+
+
+def manifest_of(folder: Path) -> Manifest:
+    """The manifest of an output folder, on disk or in a store."""
+    return StoreManifest(folder) if stores.in_store(folder) else Manifest(folder)
+
+
 def read_manifest(folder: Path) -> Iterator[Record]:
     """The lines of a folder's manifest, one at a time; none where there is no manifest.
 
     After a crash an input may come twice: the later line holds.
     """
     path = folder / MANIFEST
-    if not path.exists():
+    if not stores.exists(path):
         return
-    with path.open(encoding="utf-8", errors="surrogateescape") as lines:
+    file = io.BytesIO(stores.read(path)) if stores.in_store(path) else path.open("rb")
+    with io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             if (record := _parse(line)) is not None:
                 yield record

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
+from facerec import stores
 from facerec.errors import InputError
 from facerec.types import Crop, Face, FaceChoice, Image
 
@@ -69,6 +70,8 @@ def find_files(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
     Follows links to folders, each folder once; takes links that lead nowhere too, so that they are
     reported; passes over what is hidden, and over pipes and devices.
     """
+    if stores.in_store(folder):
+        return sorted(filter(wanted, (folder / name for name in stores.names(folder))), key=natural_key)
     found: list[Path] = []
     seen: set[Path] = set()
     for top, folders, files in os.walk(folder, followlinks=True):
@@ -138,9 +141,9 @@ def read_image(path: Path) -> Image:
 def read_bytes(path: Path) -> bytes:
     """A regular file's bytes, or an `InputError` that says why not."""
     try:
-        if path.exists() and not path.is_file():
+        if not stores.in_store(path) and path.exists() and not path.is_file():
             raise InputError("not a regular file", "give a picture")
-        data = path.read_bytes()
+        data = stores.read(path) if stores.in_store(path) else path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error})", "check the path and permissions") from None
     if not data:

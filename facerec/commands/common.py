@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from facerec import stores
 from facerec.detectors import DEFAULT_MIN_FACE, DETECTORS
 from facerec.embedders import EMBEDDERS, MODELS
 from facerec.errors import Exit, FacerecError, UsageError
@@ -39,6 +40,14 @@ def distance(text: str) -> float:
     if not 0 <= (value := float(text)) <= 2:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 2")
     return value
+
+
+def folder(text: str) -> Path:
+    """An option's folder or file, on disk or, by its URL, in a store."""
+    try:
+        return stores.folder(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def print_json(data: object) -> None:

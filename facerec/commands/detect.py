@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from facerec import paths
+from facerec import paths, stores
 from facerec.commands import common
 from facerec.embedders import DEFAULT_MARGIN
 from facerec.errors import Exit, FacerecError, UsageError
@@ -14,6 +13,7 @@ HELP = "raw_images/NAME/ → processed/{train,test}/NAME/: faces of 160×160"
 EXAMPLES = """\
 facerec detect                          raw_images/ → processed/
 facerec detect photos/ --min-face 60    another folder, large faces only (faster)
+facerec detect s3://bucket/raw_images --output s3://bucket/processed    folders in a store
 facerec detect group.jpg --json         print the faces of an image, write nothing"""
 
 
@@ -22,11 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "inputs",
         nargs="*",
-        type=Path,
+        type=common.folder,
         default=[paths.RAW],
         help="a folder with a folder a person (default: raw_images), or images",
     )
-    parser.add_argument("--output", type=Path, default=paths.PROCESSED, help="default: %(default)s")
+    parser.add_argument("--output", type=common.folder, default=paths.PROCESSED, help="default: %(default)s")
     common.add_detector_arguments(parser, None)
     parser.add_argument(
         "--margin",
@@ -48,9 +48,9 @@ def run(args: argparse.Namespace) -> Exit:
     """Runs the stage on a folder; prints the faces of images."""
     from facerec import runtime
 
-    folders = [path for path in args.inputs if path.is_dir()]
-    if missing := [path for path in args.inputs if not path.exists() and path != paths.RAW]:
-        raise UsageError(f"there is no {missing[0]}", "give a folder with a folder a person, or images")
+    folders = [path for path in args.inputs if stores.is_folder(path)]
+    if missing := [path for path in args.inputs if path != paths.RAW and not stores.exists(path)]:
+        raise stores.absent(missing[0], f"there is no {missing[0]}", "give a folder with a folder a person, or images")
     if not folders and args.inputs != [paths.RAW]:
         return _print_faces(args)
     if len(args.inputs) > 1:

@@ -17,7 +17,7 @@ facerec embed --model facenet-512       another model (needs the web once)"""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument("inputs", nargs="?", type=Path, default=paths.PROCESSED, help="default: %(default)s")
+    parser.add_argument("inputs", nargs="?", type=common.folder, default=paths.PROCESSED, help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=paths.EMBEDDINGS, help="default: %(default)s")
     common.add_embedder_arguments(parser)
     common.add_run_arguments(parser, jobs=True)

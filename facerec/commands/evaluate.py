@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             sub.add_argument("--embeddings", type=Path, default=paths.EMBEDDINGS, help="default: %(default)s")
             sub.add_argument("--processed", type=Path, default=paths.PROCESSED, help="default: %(default)s")
             continue
-        sub.add_argument("data", type=Path, help="a folder with a folder a person")
+        sub.add_argument("data", type=common.folder, help="a folder with a folder a person")
         sub.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
         common.add_jobs_arguments(sub)
         if name == "compare":

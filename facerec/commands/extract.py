@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from facerec import paths
 from facerec.commands import common
@@ -18,8 +17,8 @@ facerec extract Ana.mp4 --every 10      every 10th frame instead"""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument("videos", nargs="+", type=Path, help="videos, or folders of videos")
-    parser.add_argument("--output", type=Path, default=paths.RAW, help="default: %(default)s")
+    parser.add_argument("videos", nargs="+", type=common.folder, help="videos, or folders of videos; also URLs")
+    parser.add_argument("--output", type=common.folder, default=paths.RAW, help="default: %(default)s")
     parser.add_argument("--count", type=common.positive, default=50, help="frames a person (default: %(default)s)")
     parser.add_argument("--every", type=common.positive, metavar="N", help="take every N-th frame instead")
     common.add_run_arguments(parser, jobs=True)

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from facerec.artifacts import Manifest, Record, sha256_of
+from facerec import stores
+from facerec.artifacts import Record, manifest_of, sha256_of
 from facerec.errors import FacerecError, InputError, UsageError
 from facerec.images import natural_key
 from facerec.parallel import Crashed, chunked, spread, worker_name
@@ -46,8 +47,8 @@ PROCESSES = 200  # items from which processes of their own, which share no lock,
 
 def require_folder(folder: Path, cure: str) -> None:
     """Raises where a stage's input folder is missing."""
-    if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}", cure)
+    if not stores.is_folder(folder):
+        raise stores.absent(folder, f"there is no folder {folder}", cure)
 
 
 def require_npz(output: Path) -> None:
@@ -115,11 +116,13 @@ def process(
     Raises:
         ArtifactError: the output cannot be written.
         InputError: an input failed, and `strict`.
-        UsageError: the cluster cannot be reached.
+        UsageError: the cluster cannot be reached, or would not see the folders.
+        FacerecError: a store does not answer, has no such bucket, or forbids it.
     """
     start = time.perf_counter()
+    stores.require_shared(cluster, output, *roots)
     report = StageReport(stage, output)
-    with Manifest(output) as manifest:
+    with manifest_of(output) as manifest:
         key_of = {item.path: manifest.key(item.path) for item in items}
         keys = set(key_of.values())
         tops = {manifest.key(root) for root in roots}
@@ -160,7 +163,7 @@ def process(
             if (other := owner[item.split, item.label, item.name]) != key:
                 record.error = str(InputError(f"{other} already makes {item.label}/{item.name}", "rename one"))
             new.append((replace(item, path=item.path.absolute()), record))
-        processes = jobs > 1 and len(new) >= PROCESSES
+        processes = jobs > 1 and len(new) >= PROCESSES and not any(map(stores.in_memory, (output, *roots)))
         treated = spread(
             partial(treat, work, manifest.path.absolute(), cluster is not None),
             chunked(new, lambda task: _bytes(task[0].path)) if cluster or processes else ([task] for task in new),
@@ -184,7 +187,7 @@ def treat(work: Work, manifest: Path, elsewhere: bool, tasks: Sequence[tuple[Ite
     """Treats items, wherever this runs, and completes their records.
 
     Args:
-        work: makes the outputs of one item.
+        work: makes the outputs of one item; of one in a store it gets a copy on disk.
         manifest: of the output folder.
         elsewhere: on another process than the one that keeps the manifest.
         tasks: items with what is known of them already.
@@ -192,18 +195,19 @@ def treat(work: Work, manifest: Path, elsewhere: bool, tasks: Sequence[tuple[Ite
     Raises:
         FacerecError: the outputs cannot be written, or this host does not see their folder.
     """
-    if elsewhere and not manifest.exists():
+    if elsewhere and not stores.exists(manifest):
         raise FacerecError(
             f"{worker_name()} does not see {manifest.parent}", "put it where all hosts of the cluster see it"
         )
     for item, record in tasks:
         record.host = worker_name() if elsewhere else ""
         try:
-            record.sha256 = sha256_of(item.path)
-            if record.error is None:
-                record.outputs = work(item)
+            with stores.fetched(item.path) as path:
+                record.sha256 = sha256_of(path)
+                if record.error is None:
+                    record.outputs = work(replace(item, path=path))
         except OSError as error:
-            record.error = f"cannot be read ({error.strerror})"
+            record.error = f"cannot be read ({error.strerror or error})"
         except InputError as error:
             record.error = str(error)
             record.outputs = error.outputs

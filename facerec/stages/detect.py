@@ -44,7 +44,8 @@ def detect(
     """Finds the face in each photo, cuts it out, and puts it on one side of the split.
 
     Args:
-        inputs: usually raw_images/: a folder a person, or train/ and test/ (or val/) with a folder a person.
+        inputs: usually raw_images/: a folder a person, or train/ and test/ (or val/) with a folder a person. It may
+            be in a store, as the output may.
         output: usually processed/.
         detector: finds the faces.
         crop: how they are cut out.

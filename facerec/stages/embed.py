@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from facerec import stores
 from facerec.artifacts import load_embeddings, read_manifest, save_embeddings, sha256_of
 from facerec.errors import ArtifactError, FacerecError, InputError, SpaceError
 from facerec.images import decode_image, read_bytes, stack_crops
@@ -71,7 +72,7 @@ def embed(
     Vectors that the output (or an unfinished run) already holds for the same crop are taken over.
 
     Args:
-        inputs: usually processed/, as ``facerec detect`` wrote it.
+        inputs: usually processed/, as ``facerec detect`` wrote it, on disk or in a store.
         output: the .npz file to write.
         embedder: in the space of the crops.
         jobs: batches treated side by side.
@@ -86,6 +87,7 @@ def embed(
     start = time.perf_counter()
     require_folder(inputs, "make it with `facerec detect`")
     require_npz(output)
+    stores.require_shared(cluster, inputs)
     crop, detector = crop_of(inputs)
     if crop != embedder.space.crop:
         raise ArtifactError(f"{inputs} holds {crop}, the embedder takes {embedder.space.crop}", "run `facerec detect`")
@@ -105,7 +107,10 @@ def embed(
             faces[out["path"]] = (record.label, record.split)
             if "box" in out:
                 found[out["path"]] = Face.from_json(out)
-    paths = sorted(p for p in faces if (inputs / p).exists())
+    if stores.in_store(inputs):
+        paths = sorted(faces.keys() & set(stores.names(inputs)))
+    else:
+        paths = sorted(p for p in faces if (inputs / p).exists())
 
     rows: list[tuple[str, str]] = []  # path, digest
     vectors = np.empty((len(paths), embedder.dim), np.float32)

@@ -71,7 +71,7 @@ def load_photos(
     """Vectors of all photos of a folder of people. What is in the cache already, by content, is taken over.
 
     Args:
-        data: ``NAME/*.jpg``.
+        data: ``NAME/*.jpg``, on disk or in a store.
         cache: a folder; each engine and each data folder has one of its own in it.
         engine: detector and embedder.
         jobs: photos treated side by side.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -12,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from facerec.artifacts import TEMPORARY, make_folder, remove, write_image
+from facerec import stores
+from facerec.artifacts import TEMPORARY, move, remove, write_image
 from facerec.errors import InputError, UsageError
 from facerec.images import find_files, sharpness, thumbnail
 from facerec.stages.common import Item, process
@@ -39,7 +42,8 @@ def extract(
     """Takes frames out of videos.
 
     Args:
-        inputs: videos, or folders with ``NAME.mp4`` or ``NAME/*.mp4``; NAME becomes the label.
+        inputs: videos, or folders with ``NAME.mp4`` or ``NAME/*.mp4``; NAME becomes the label. They may be in
+            a store, as the output may.
         output: usually raw_images/; frames go to ``NAME/STEM_FRAME.jpg``, time stamps to the manifest.
         count: frames a person, shared among the person's videos.
         every: take every N-th frame instead.
@@ -88,21 +92,17 @@ def take_frames(output: Path, item: Item) -> list[dict[str, Any]]:
     """
     if item.options.get("count") == 0:
         return []  # fewer frames are wanted than there are videos
-    with Video(item.path) as video:
+    with Video(item.path) as video, _staging(output, item.path) as staging:
         every = item.options.get("every")
         frames = video.at(range(0, video.count, every)) if every else sharp_frames(video, item.options["count"])
         outputs = []
-        # All frames or none: leftovers of a run that was killed would become somebody's photos.
-        staging = output / f"{TEMPORARY}{hashlib.sha256(str(item.path).encode()).hexdigest()[:16]}"
         for frame in frames:
             relative = f"{item.label}/{item.name}_{frame.index:06d}.jpg"
             write_image(staging / Path(relative).name, frame.image)
             outputs.append({"path": relative, "frame": frame.index, "seconds": frame.seconds})
         for made in outputs:
             target = output / str(made["path"])
-            make_folder(target.parent)
-            (staging / target.name).replace(target)
-        remove(staging)
+            move(staging / target.name, target)
         if not outputs:
             raise InputError("no frame could be decoded", "the file is damaged: copy or convert it again")
         if video.cut_off:
@@ -110,19 +110,33 @@ def take_frames(output: Path, item: Item) -> list[dict[str, Any]]:
     return outputs
 
 
+@contextlib.contextmanager
+def _staging(output: Path, video: Path) -> Iterator[Path]:
+    """Where frames wait for the last one: leftovers of a run that was killed would become somebody's photos."""
+    if stores.in_store(output):
+        with tempfile.TemporaryDirectory(prefix="facerec-") as name:
+            yield Path(name)
+        return
+    staging = output / f"{TEMPORARY}{hashlib.sha256(str(video).encode()).hexdigest()[:16]}"
+    try:
+        yield staging
+    finally:
+        remove(staging)
+
+
 def labelled_videos(inputs: Sequence[Path]) -> Iterator[tuple[Path, str]]:
     """(video, label): the first folder below an input folder, else the file's stem."""
     for top in inputs:
-        if top.is_file():
+        if stores.is_file(top):
             if not is_video(top):
                 raise UsageError(f"{top} is not a video by its name", "rename it, for example to NAME.mp4")
             yield top, top.stem
-        elif top.is_dir():
+        elif stores.is_folder(top):
             for path in find_files(top, is_video):
                 parts = path.relative_to(top).parts
                 yield path, parts[0] if len(parts) > 1 else path.stem
         else:
-            raise UsageError(f"there is no {top}", "give a video or a folder of videos")
+            raise stores.absent(top, f"there is no {top}", "give a video or a folder of videos")
 
 
 def sharp_frames(video: Video, count: int) -> Iterator[Frame]:
