@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -150,6 +150,34 @@ class Record:
     host: str = ""
 
 
+class Records(MutableMapping[str, Record]):
+    """Records by their input, held as the lines that they are written as: a small part of the memory of objects."""
+
+    def __init__(self, records: Iterable[Record] = ()) -> None:
+        self._lines: dict[str, str] = {}
+        for record in records:
+            self[record.input] = record
+
+    def __getitem__(self, key: str) -> Record:
+        return Record(**json.loads(self._lines[key]))
+
+    def __setitem__(self, key: str, record: Record) -> None:
+        self._lines[key] = json.dumps(vars(record), ensure_ascii=False)
+
+    def __delitem__(self, key: str) -> None:
+        del self._lines[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def line(self, key: str) -> str:
+        """A record as JSON."""
+        return self._lines[key]
+
+
 class Manifest:
     """``manifest.jsonl`` of an output folder: one line an input. Survives being killed at any point.
 
@@ -164,7 +192,7 @@ class Manifest:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / MANIFEST
-        self.records: dict[str, Record] = {}
+        self.records = Records()
 
     def __enter__(self) -> Manifest:
         try:
@@ -196,8 +224,7 @@ class Manifest:
             self._lock.release()
 
     def _text(self) -> str:
-        lines = sorted(self.records.values(), key=lambda r: natural_key(r.input))
-        return "".join(json.dumps(vars(r), ensure_ascii=False) + "\n" for r in lines)
+        return "".join(f"{self.records.line(key)}\n" for key in sorted(self.records, key=natural_key))
 
     def sweep(self) -> None:
         """Removes what processes that were killed left unfinished."""
@@ -205,7 +232,7 @@ class Manifest:
             remove(unfinished)
 
     def _load(self) -> None:
-        self.records = {record.input: record for record in read_manifest(self.folder)}
+        self.records = Records(read_manifest(self.folder))
 
     def key(self, path: Path) -> str:
         """How this manifest names an input: relative to the folder that the output folder stands in, or by its URL."""
@@ -243,7 +270,7 @@ class Manifest:
 
     def _append(self, record: Record) -> None:
         try:
-            self._file.write(json.dumps(vars(record), ensure_ascii=False) + "\n")
+            self._file.write(f"{self.records.line(record.input)}\n")
             self._file.flush()
         except OSError as error:
             raise _cannot_write(self.path, error) from error

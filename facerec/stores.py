@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from facerec.errors import FacerecError, UsageError
 
@@ -22,7 +23,7 @@ def folder(word: str) -> Path:
     """A path, or a `UPath` where the word is a URL.
 
     Raises:
-        UsageError: a protocol that fsspec does not know, or whose package is not installed.
+        UsageError: a protocol that fsspec does not know, or whose package is not installed; or a URL with a password.
     """
     if "://" not in word:
         return Path(word)
@@ -31,6 +32,8 @@ def folder(word: str) -> Path:
         from upath import UPath
     except ImportError:
         raise UsageError(f"{word} needs universal_pathlib", "pip install 'facerec[remote]'") from None
+    if urlsplit(word).password:
+        raise UsageError("a URL with a password would be written down", "give it by the store's own means")
     protocol = word.partition("://")[0]
     try:
         fsspec.get_filesystem_class(protocol.rpartition("::")[2])

@@ -341,6 +341,8 @@ def test_a_scheduler_without_workers_is_an_error_with_a_cure(tmp_path, monkeypat
     pytest.importorskip("distributed")
     monkeypatch.setattr(parallel, "WAIT", 1)
     cluster = Dask(tmp_path)
+    while socket.socket().connect_ex(("127.0.0.1", cluster.port)):
+        time.sleep(0.1)
     try:
         with pytest.raises(UsageError, match="dask worker"):
             list(spread(double, [[1]], cluster=cluster.url))

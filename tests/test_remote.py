@@ -200,6 +200,11 @@ def test_a_protocol_that_nobody_knows_is_refused(run):
     assert answer.code == 2 and "no URL that fsspec knows" in answer.err
 
 
+def test_a_password_in_a_url_is_refused(run):
+    answer = run("extract", "ftp://ana:secret@host/videos")
+    assert answer.code == 2 and "would be written down" in answer.err
+
+
 def test_a_disk_is_a_disk():
     assert not stores.in_store(stores.folder("raw_images")) and not stores.in_store(stores.folder("file:///tmp/a"))
 

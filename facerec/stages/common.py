@@ -130,9 +130,8 @@ def process(
         gone = [key for key in below if key not in keys]
         manifest.forget(gone)
         report.removed = len(gone)
-        owner = {
-            (r.split, r.label, r.options.get("name")): key for key, r in manifest.records.items() if key not in keys
-        }
+        others = (manifest.records[key] for key in manifest.records if key not in keys)
+        owner = {(r.split, r.label, r.options.get("name")): r.input for r in others}
         for item in items:
             owner.setdefault((item.split, item.label, item.name), key_of[item.path])
 
@@ -151,22 +150,25 @@ def process(
                 if strict:
                     raise FacerecError(f"{record.input}: {record.error}", "leave out --strict to go on past it")
 
+        def task(item: Item) -> tuple[Item, Record]:
+            record = Record(key_of[item.path], "", asked(item), label=item.label, split=item.split)
+            if (other := owner[item.split, item.label, item.name]) != record.input:
+                record.error = str(InputError(f"{other} already makes {item.label}/{item.name}", "rename one"))
+            return replace(item, path=item.path.absolute()), record
+
         new = []
         known = progress(items, len(items), f"{stage}: what is done") if manifest.records and not force else items
         for item in known:
-            key = key_of[item.path]
-            if not force and is_done(item):
-                report.skipped += manifest.records[key].error is None
-                note(manifest.records[key])
+            if force or not is_done(item):
+                new.append(item)
                 continue
-            record = Record(key, "", asked(item), label=item.label, split=item.split)
-            if (other := owner[item.split, item.label, item.name]) != key:
-                record.error = str(InputError(f"{other} already makes {item.label}/{item.name}", "rename one"))
-            new.append((replace(item, path=item.path.absolute()), record))
+            record = manifest.records[key_of[item.path]]
+            report.skipped += record.error is None
+            note(record)
         processes = jobs > 1 and len(new) >= PROCESSES and not any(map(stores.in_memory, (output, *roots)))
         treated = spread(
             partial(treat, work, manifest.path.absolute(), cluster is not None),
-            chunked(new, lambda task: _bytes(task[0].path)) if cluster or processes else ([task] for task in new),
+            chunked(map(task, new), lambda t: _bytes(t[0].path)) if cluster or processes else ([task(i)] for i in new),
             jobs=jobs,
             processes=processes,
             cluster=cluster,

@@ -284,7 +284,7 @@ def _renamed(rows: Embeddings, old: str, new: str, moved: dict[Path, Path], base
 
 def _rewrite(folder: Path, records: list[Record], old: str, new: str, moved: dict[Path, Path]) -> None:
     with Manifest(folder) as manifest:
-        manifest.records = {}
+        manifest.records.clear()
         for r in records:
             if r.label == old:
                 r.label = new
