@@ -20,6 +20,7 @@ NAMES = (
     "finetune",
     "scale",
     "database",
+    "cluster",
 )
 
 if __name__ == "__main__":

@@ -121,6 +121,7 @@ class Record:
         error: why nothing was made; None where all went well.
         label: the person.
         split: "train", "test", "gap" (kept out, next to a test frame), or empty.
+        host: host and process that did it, where a cluster did.
     """
 
     input: str
@@ -130,6 +131,7 @@ class Record:
     error: str | None = None
     label: str = ""
     split: str = ""
+    host: str = ""
 
 
 class Manifest:
@@ -157,8 +159,7 @@ class Manifest:
             raise ArtifactError(f"another facerec is working on {self.folder}", "wait until it has finished") from None
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
-        for unfinished in list(self.folder.rglob(f"{TEMPORARY}*")):  # of a process that was killed
-            remove(unfinished)
+        self.sweep()
         self._load()
         cut_off = self.path.exists() and self.path.read_bytes()[-1:] not in (b"", b"\n")
         handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -179,6 +180,11 @@ class Manifest:
         finally:
             (self.folder / ".lock").unlink(missing_ok=True)  # before the release: nobody gets a lock on nothing
             self._lock.release()
+
+    def sweep(self) -> None:
+        """Removes what processes that were killed left unfinished."""
+        for unfinished in list(self.folder.rglob(f"{TEMPORARY}*")):
+            remove(unfinished)
 
     def _load(self) -> None:
         self.records = {record.input: record for record in read_manifest(self.folder)}
@@ -245,7 +251,7 @@ def read_manifest(folder: Path) -> Iterator[Record]:
                 yield record
 
 
-_TYPES = {"input": str, "sha256": str, "options": dict, "outputs": list, "label": str, "split": str}
+_TYPES = {"input": str, "sha256": str, "options": dict, "outputs": list, "label": str, "split": str, "host": str}
 
 
 def _parse(line: str) -> Record | None:

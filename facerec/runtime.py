@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -52,6 +52,35 @@ def session(path: Path, threads: int) -> Any:
         raise WeightsError(f"{path} cannot be loaded ({error})", "facerec models pull --force") from error
 
 
+class Portable:
+    """A network that goes to other processes as the call that made it: each process makes it once.
+
+    One that is not ``thread_safe`` is made once a thread. The arguments must be hashable.
+    """
+
+    thread_safe = True
+    _call: tuple[tuple[Any, ...], tuple[tuple[str, Any], ...]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        made = super().__new__(cls)
+        made._call = args, tuple(kwargs.items())
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrived, (type(self), *self._call)
+
+
+_arrived_here: dict[Any, Any] = {}
+
+
+def _arrived(kind: type[Portable], args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...]) -> Any:
+    key = kind, args, kwargs, None if kind.thread_safe else threading.get_ident()
+    with _making:
+        if key not in _arrived_here:
+            _arrived_here[key] = kind(*args, **dict(kwargs))
+        return _arrived_here[key]
+
+
 class _Blas:
     """Keeps BLAS to one thread while there are users.
 
@@ -80,7 +109,7 @@ class _Blas:
 
 
 _one_blas: _Blas | None = None
-_making = threading.Lock()
+_making = threading.RLock()
 
 
 @contextlib.contextmanager

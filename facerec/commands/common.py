@@ -48,14 +48,21 @@ def print_json(data: object) -> None:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, *, jobs: bool = False) -> None:
-    """--force, --strict, --json and, where inputs are treated side by side, --jobs."""
+    """--force, --strict, --json and, where inputs are treated side by side, --jobs and --cluster."""
     parser.add_argument("--force", action="store_true", help="do all again, also what is done")
     parser.add_argument("--strict", action="store_true", help="stop at the first input that fails")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     if jobs:
-        parser.add_argument(
-            "--jobs", type=positive, metavar="N", help="inputs treated side by side (default: the cores)"
-        )
+        add_jobs_arguments(parser)
+
+
+def add_jobs_arguments(parser: argparse.ArgumentParser) -> None:
+    """--jobs, --cluster."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--jobs", type=positive, metavar="N", help="inputs treated side by side (default: the cores)")
+    where.add_argument(
+        "--cluster", metavar="URL", help="treat them there instead: dask://HOST:PORT or ray://HOST:PORT (docs/scale.md)"
+    )
 
 
 def add_detector_arguments(parser: argparse.ArgumentParser, faces: str | None, *, choose: bool = True) -> None:

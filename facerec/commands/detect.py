@@ -71,6 +71,7 @@ def run(args: argparse.Namespace) -> Exit:
         test_size=args.test_size,
         split=args.split,
         jobs=args.jobs or runtime.cpu_count(),
+        cluster=args.cluster,
         force=args.force,
         strict=args.strict,
         progress=common.bar,

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="?", type=Path, default=paths.PROCESSED, help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=paths.EMBEDDINGS, help="default: %(default)s")
     common.add_embedder_arguments(parser)
-    common.add_run_arguments(parser)
+    common.add_run_arguments(parser, jobs=True)
 
 
 def run(args: argparse.Namespace) -> Exit:
@@ -32,9 +32,16 @@ def run(args: argparse.Namespace) -> Exit:
 
     require_folder(args.inputs, "make it with `facerec detect`")
     crop, _ = crop_of(args.inputs)
-    embedder = load_embedder(args.embedder, model=args.model, crop=crop, threads=runtime.cpu_count())
+    embedder = load_embedder(args.embedder, model=args.model, crop=crop, threads=1)
     common.log.info("%s, %s", embedder.space, runtime.describe())
     report = embed(
-        args.inputs, args.output, embedder=embedder, force=args.force, strict=args.strict, progress=common.bar
+        args.inputs,
+        args.output,
+        embedder=embedder,
+        jobs=args.jobs or runtime.cpu_count(),
+        cluster=args.cluster,
+        force=args.force,
+        strict=args.strict,
+        progress=common.bar,
     )
     return common.finish(report, args.json)

@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             continue
         sub.add_argument("data", type=Path, help="a folder with a folder a person")
         sub.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
-        sub.add_argument("--jobs", type=common.positive, metavar="N", help="photos treated side by side")
+        common.add_jobs_arguments(sub)
         if name == "compare":
             sub.add_argument("settings", nargs="+", metavar="SETTING", help=_SETTINGS)
         if name in ("pairs", "compare"):
@@ -91,7 +91,10 @@ def run(args: argparse.Namespace) -> Exit:
         def load(options: argparse.Namespace) -> tuple[Engine, Photos]:
             engine = _engine(options)
             cache = args.output / "cache"
-            return engine, evaluate.load_photos(args.data, cache, engine, jobs=jobs, progress=common.bar)
+            photos = evaluate.load_photos(
+                args.data, cache, engine, jobs=jobs, cluster=args.cluster, progress=common.bar
+            )
+            return engine, photos
 
         if args.protocol == "compare":
             variants = {setting: load(_with(args, setting))[1] for setting in args.settings}
@@ -155,9 +158,12 @@ def _engine(args: argparse.Namespace) -> Engine:
         crop = replace(crop, margin=args.margin)
     if args.crop:
         crop = replace(crop, square=args.crop == "square", aligned=args.crop == "aligned")
-    threads = runtime.cpu_count()
+    # one photo after the other, as `identify` times them, needs all cores for each; many share them better
+    threads = runtime.cpu_count() if args.protocol == "identify" and not args.cluster else 1
     if description:
         embedder: Embedder = description.load(crop, args.flip, threads)
     else:
         embedder = load_embedder(args.embedder, model=args.model, crop=crop, flip=args.flip, threads=threads)
-    return Engine(common.make_detector(args, threads=1), embedder, args.faces, args.min_face, args.min_confidence)
+    return Engine(
+        common.make_detector(args, threads=1), embedder, args.faces, args.min_face, args.min_confidence, threads
+    )

@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> Exit:
         count=args.count,
         every=args.every,
         jobs=args.jobs or runtime.cpu_count(),
+        cluster=args.cluster,
         force=args.force,
         strict=args.strict,
         progress=common.bar,

@@ -8,12 +8,13 @@ import cv2
 import numpy as np
 
 from facerec.errors import WeightsError
+from facerec.runtime import Portable
 from facerec.types import Face, Image
 
 NAME = "haar"
 
 
-class Haar:
+class Haar(Portable):
     """The frontal-face cascade that ships with opencv-python 4.
 
     Args:

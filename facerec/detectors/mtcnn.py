@@ -43,7 +43,7 @@ Boxes = npt.NDArray[np.float64]
 """(n, 4) float64: x1, y1, x2, y2 in source pixels."""
 
 
-class MTCNN:
+class MTCNN(runtime.Portable):
     """The default detector.
 
     Args:
@@ -53,7 +53,6 @@ class MTCNN:
     """
 
     name = NAME
-    thread_safe = True
 
     def __init__(self, min_face: int = 20, min_confidence: float | None = None, threads: int = 1) -> None:
         self.min_face = min_face

@@ -6,12 +6,13 @@ import numpy as np
 from mtcnn import MTCNN
 
 from facerec import reference, weights
+from facerec.runtime import Portable
 from facerec.types import KEYPOINTS, Face, Image
 
 NAME = "mtcnn-reference"
 
 
-class MTCNNReference:
+class MTCNNReference(Portable):
     """The mtcnn package 1.x.
 
     Its pyramid is wrong for `min_face` other than 20: levels become too small for P-Net and it answers

@@ -46,7 +46,7 @@ def unit(vectors: FloatArray) -> FloatArray:
     return (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
-class OnnxEmbedder:
+class OnnxEmbedder(runtime.Portable):
     """A graph that takes (n, s, s, 3) or (n, 3, s, s) float32 and gives (n, dim).
 
     Args:
@@ -163,11 +163,12 @@ class Description:
             raise ArtifactError(f"there is no {self.onnx}", f"put the graph beside {self.path}")
         digest = hashlib.sha256(f"{sha256_of(self.onnx)} {self.normalise} {self.colour}".encode()).hexdigest()
 
-        def normalise(crops: Crops) -> FloatArray:
-            pixels = crops if self.colour == "rgb" else crops[..., ::-1]
-            if self.normalise is None:
-                return standardised(pixels)
-            mean, std = self.normalise
-            return (pixels.astype(np.float32) - np.float32(mean)) / np.float32(std)
+        return OnnxEmbedder(self.onnx, Space(self.path.stem, digest, crop, flip), self.size, self.normalised, threads)
 
-        return OnnxEmbedder(self.onnx, Space(self.path.stem, digest, crop, flip), self.size, normalise, threads)
+    def normalised(self, crops: Crops) -> FloatArray:
+        """RGB crops (n, s, s, 3) uint8 → what the network was trained on, float32."""
+        pixels = crops if self.colour == "rgb" else crops[..., ::-1]
+        if self.normalise is None:
+            return standardised(pixels)
+        mean, std = self.normalise
+        return (pixels.astype(np.float32) - np.float32(mean)) / np.float32(std)

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +302,7 @@ def cluster(
     threshold: float | None = None,
     min_size: int = MIN_SIZE,
     jobs: int = 1,
+    cluster: str | None = None,
     force: bool = False,
     strict: bool = False,
     progress: Progress = no_progress,
@@ -318,6 +320,7 @@ def cluster(
         threshold: largest mean distance of a person's faces; None for the model's own.
         min_size: clusters with fewer faces are noise.
         jobs: photos treated side by side.
+        cluster: of machines, where they are treated instead, see `facerec.parallel.spread`.
         force: find and embed all again.
         strict: stop at the first photo that fails.
         progress: shows how far it is.
@@ -361,15 +364,19 @@ def cluster(
             [output.parent],  # whatever else is recorded there is of an earlier FOLDER
             output,
             options,
-            lambda item: cut_faces(item, output, detector, space.crop, embedder.input_size, faces),
+            partial(cut_faces, output, detector, space.crop, embedder.input_size, faces),
             jobs=jobs if detector.thread_safe else 1,
+            cluster=cluster,
             force=force,
             strict=strict,
             progress=progress,
         )
         if not any(record.outputs for record in read_manifest(output)):
             raise DataError(f"no face in {len(photos)} photos of {folder}", f"see {output}/manifest.jsonl for why")
-        embedded = embed(output, output / VECTORS, embedder=embedder, force=force, strict=strict, progress=progress)
+        embedded = embed(
+            output, output / VECTORS,
+            embedder=embedder, jobs=jobs, cluster=cluster, force=force, strict=strict, progress=progress,
+        )  # fmt: skip
         new = _redrawn(output, replace(old, source=source), old.edits, old.name_of, threshold, min_size, crops)
         new.write(output / STATE)
     report = ClusterReport(**vars(found), state=new)

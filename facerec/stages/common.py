@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from facerec.artifacts import Manifest, Record, sha256_of
 from facerec.errors import FacerecError, InputError, UsageError
+from facerec.images import natural_key
+from facerec.parallel import Crashed, chunked, spread, worker_name
 from facerec.types import Failure, Progress, StageReport, no_progress
 
 
@@ -34,7 +38,10 @@ class Item:
 
 
 Work = Callable[[Item], list[dict[str, Any]]]
-"""Makes and writes an item's outputs; raises `InputError` where the input is at fault."""
+"""Makes and writes an item's outputs; raises `InputError` where the input is at fault. Where it is to run in other
+processes it is a `functools.partial` of a module's function."""
+
+PROCESSES = 200  # items from which processes of their own, which share no lock, win more than they take to start
 
 
 def require_folder(folder: Path, cure: str) -> None:
@@ -84,6 +91,7 @@ def process(
     work: Work,
     *,
     jobs: int = 1,
+    cluster: str | None = None,
     force: bool = False,
     strict: bool = False,
     progress: Progress = no_progress,
@@ -98,7 +106,8 @@ def process(
         output: the stage's folder.
         options: what all outputs depend on.
         work: makes the outputs of one item.
-        jobs: items treated side by side (threads).
+        jobs: items treated side by side.
+        cluster: where else they are treated, see `facerec.parallel.spread`.
         force: treat all again.
         strict: stop at the first input that fails.
         progress: shows how far it is.
@@ -106,9 +115,8 @@ def process(
     Raises:
         ArtifactError: the output cannot be written.
         InputError: an input failed, and `strict`.
+        UsageError: the cluster cannot be reached.
     """
-    from joblib import Parallel, delayed  # `predict` needs nothing of it
-
     start = time.perf_counter()
     report = StageReport(stage, output)
     with Manifest(output) as manifest:
@@ -134,23 +142,6 @@ def process(
             except OSError:
                 return False
 
-        def treat(item: Item) -> Record:
-            key = key_of[item.path]
-            record = Record(key, "", asked(item), label=item.label, split=item.split)
-            try:
-                record.sha256 = sha256_of(item.path)
-            except OSError as error:
-                record.error = f"cannot be read ({error.strerror})"
-                return record
-            try:
-                if (other := owner[item.split, item.label, item.name]) != key:
-                    raise InputError(f"{other} already makes {item.label}/{item.name}", "rename one of the two")
-                record.outputs = work(item)
-            except InputError as error:
-                record.error = str(error)
-                record.outputs = error.outputs
-            return record
-
         def note(record: Record) -> None:
             if record.error is not None:
                 report.failed.append(Failure(record.input, record.error, record.label, record.split))
@@ -160,16 +151,79 @@ def process(
         new = []
         known = progress(items, len(items), f"{stage}: what is done") if manifest.records and not force else items
         for item in known:
-            if force or not is_done(item):
-                new.append(item)
+            key = key_of[item.path]
+            if not force and is_done(item):
+                report.skipped += manifest.records[key].error is None
+                note(manifest.records[key])
                 continue
-            record = manifest.records[key_of[item.path]]
-            report.skipped += record.error is None
-            note(record)
-        with Parallel(n_jobs=jobs, prefer="threads", return_as="generator", batch_size=1) as parallel:
-            for record in progress(parallel(delayed(treat)(item) for item in new), len(new), stage):
+            record = Record(key, "", asked(item), label=item.label, split=item.split)
+            if (other := owner[item.split, item.label, item.name]) != key:
+                record.error = str(InputError(f"{other} already makes {item.label}/{item.name}", "rename one"))
+            new.append((replace(item, path=item.path.absolute()), record))
+        processes = jobs > 1 and len(new) >= PROCESSES
+        treated = spread(
+            partial(treat, work, manifest.path.absolute(), cluster is not None),
+            chunked(new, lambda task: _bytes(task[0].path)) if cluster or processes else ([task] for task in new),
+            jobs=jobs,
+            processes=processes,
+            cluster=cluster,
+        )
+        with contextlib.closing(treated):
+            for record in progress(_records(treated), len(new), stage):
                 manifest.write(record)
                 report.done += record.error is None
                 note(record)
+        if cluster or processes:  # one that died left it
+            manifest.sweep()
+    report.failed.sort(key=lambda failure: natural_key(failure.source))
     report.seconds = time.perf_counter() - start
     return report
+
+
+def treat(work: Work, manifest: Path, elsewhere: bool, tasks: Sequence[tuple[Item, Record]]) -> list[Record]:
+    """Treats items, wherever this runs, and completes their records.
+
+    Args:
+        work: makes the outputs of one item.
+        manifest: of the output folder.
+        elsewhere: on another process than the one that keeps the manifest.
+        tasks: items with what is known of them already.
+
+    Raises:
+        FacerecError: the outputs cannot be written, or this host does not see their folder.
+    """
+    if elsewhere and not manifest.exists():
+        raise FacerecError(
+            f"{worker_name()} does not see {manifest.parent}", "put it where all hosts of the cluster see it"
+        )
+    for item, record in tasks:
+        record.host = worker_name() if elsewhere else ""
+        try:
+            record.sha256 = sha256_of(item.path)
+            if record.error is None:
+                record.outputs = work(item)
+        except OSError as error:
+            record.error = f"cannot be read ({error.strerror})"
+        except InputError as error:
+            record.error = str(error)
+            record.outputs = error.outputs
+    return [record for _, record in tasks]
+
+
+def _records(treated: Iterator[list[Record] | Crashed[tuple[Item, Record]]]) -> Iterator[Record]:
+    for some in treated:
+        if isinstance(some, Crashed):
+            item, record = some.item
+            with contextlib.suppress(OSError):
+                record.sha256 = sha256_of(item.path)
+            record.error = str(InputError("its worker died on it, each time", "leave it out, or try it with --force"))
+            yield record
+        else:
+            yield from some
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -6,6 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,7 @@ def detect(
     test_size: float = 0.3,
     split: Split = "auto",
     jobs: int = 1,
+    cluster: str | None = None,
     force: bool = False,
     strict: bool = False,
     progress: Progress = no_progress,
@@ -54,6 +56,7 @@ def detect(
         split: "blocks" keeps neighbouring frames of a video on one side, "random" shuffles; "auto" takes
             blocks for frames that ``facerec extract`` made and random for other photos.
         jobs: photos treated side by side.
+        cluster: where else they are treated, see `facerec.parallel.spread`.
         force: treat all again.
         strict: stop at the first photo that fails.
         progress: shows how far it is.
@@ -79,30 +82,32 @@ def detect(
         "size": size,
     }
 
-    def work(item: Item) -> list[dict[str, Any]]:
-        if not item.label:
-            raise InputError("no person", f"move it into {inputs}/NAME/")
-        if item.split == GAP:
-            return []
-        return cut_faces(item, output, detector, crop, size, faces)
-
-    jobs = jobs if detector.thread_safe else 1
     return process(
         "detect",
         items,
         [inputs],
         output,
         options,
-        work,
-        jobs=jobs,
+        partial(_faces, inputs, output.absolute(), detector, crop, size, faces),
+        jobs=jobs if detector.thread_safe else 1,
+        cluster=cluster,
         force=force,
         strict=strict,
         progress=progress,
     )
 
 
+def _faces(
+    inputs: Path, output: Path, detector: Detector, crop: Crop, size: int, choice: FaceChoice, item: Item
+) -> list[dict[str, Any]]:
+    """`cut_faces` of a photo that has a person and is not kept out."""
+    if not item.label:
+        raise InputError("no person", f"move it into {inputs}/NAME/")
+    return [] if item.split == GAP else cut_faces(output, detector, crop, size, choice, item)
+
+
 def cut_faces(
-    item: Item, output: Path, detector: Detector, crop: Crop, size: int, choice: FaceChoice
+    output: Path, detector: Detector, crop: Crop, size: int, choice: FaceChoice, item: Item
 ) -> list[dict[str, Any]]:
     """Finds a photo's faces and writes their crops to ``SPLIT/LABEL/NAME.png``; returns the manifest's outputs.
 

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from facerec.artifacts import load_embeddings, read_manifest, save_embeddings
-from facerec.errors import ArtifactError, FacerecError, InputError
+from facerec.artifacts import load_embeddings, read_manifest, save_embeddings, sha256_of
+from facerec.errors import ArtifactError, FacerecError, InputError, SpaceError
 from facerec.images import decode_image, read_bytes, stack_crops
+from facerec.parallel import Crashed, spread, worker_name
 from facerec.quality import assess
 from facerec.stages.common import require_folder, require_npz
-from facerec.types import Crop, Embedder, Embeddings, Face, Failure, Gate, Progress, StageReport, no_progress
+from facerec.types import (
+    Crop,
+    Embedder,
+    Embeddings,
+    Face,
+    Failure,
+    FloatArray,
+    Gate,
+    Image,
+    Progress,
+    Space,
+    StageReport,
+    no_progress,
+)
 
 BATCH = 32
 CHECKPOINT_SECONDS = 30.0
-
-T = TypeVar("T")
-S = TypeVar("S")
 
 
 def crop_of(processed: Path) -> tuple[Crop, str]:
@@ -48,6 +60,8 @@ def embed(
     output: Path,
     *,
     embedder: Embedder,
+    jobs: int = 1,
+    cluster: str | None = None,
     force: bool = False,
     strict: bool = False,
     progress: Progress = no_progress,
@@ -60,6 +74,8 @@ def embed(
         inputs: usually processed/, as ``facerec detect`` wrote it.
         output: the .npz file to write.
         embedder: in the space of the crops.
+        jobs: batches treated side by side.
+        cluster: where else they are treated, see `facerec.parallel.spread`.
         force: embed all again.
         strict: stop at the first crop that fails.
         progress: shows how far it is.
@@ -74,8 +90,8 @@ def embed(
     if crop != embedder.space.crop:
         raise ArtifactError(f"{inputs} holds {crop}, the embedder takes {embedder.space.crop}", "run `facerec detect`")
     report = StageReport("embed", output)
-    partial = output.with_name(f".{output.stem}.partial.npz")
-    known, gate, lookalikes = _known([output, partial], embedder)
+    unfinished = output.with_name(f".{output.stem}.partial.npz")
+    known, gate, lookalikes = _known([output, unfinished], embedder)
     known = {} if force else known
 
     faces: dict[str, tuple[str, str]] = {}
@@ -96,84 +112,114 @@ def embed(
     quality = np.empty(len(paths), np.float32)
 
     def result() -> Embeddings:
-        n = len(rows)
+        order = sorted(range(len(rows)), key=rows.__getitem__)  # not as they came
+        sorted_rows = [rows[i] for i in order]
         return Embeddings(
-            vectors[:n],
-            np.array([faces[p][0] for p, _ in rows], np.str_),
-            np.array([p for p, _ in rows], np.str_),
-            np.array([faces[p][1] for p, _ in rows], np.str_),
-            np.array([d for _, d in rows], np.str_),
+            vectors[order],
+            np.array([faces[p][0] for p, _ in sorted_rows], np.str_),
+            np.array([p for p, _ in sorted_rows], np.str_),
+            np.array([faces[p][1] for p, _ in sorted_rows], np.str_),
+            np.array([d for _, d in sorted_rows], np.str_),
             embedder.space,
             detector,
             tuple(missed.values()),
             gate,
-            quality[:n],
+            quality[order],
             lookalikes=lookalikes,
         )
 
-    batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
+    def take(path: str, digest: str, content: tuple[FloatArray, float] | str) -> None:
+        """Notes a crop's vector and quality, or why there is none."""
+        if isinstance(content, str):
+            if strict:
+                raise FacerecError(f"{path}: {content}")
+            missed[path] = Failure(path, content, *faces[path])
+            report.failed.append(missed[path])
+            return
+        vectors[len(rows)], quality[len(rows)] = content
+        rows.append((path, digest))
+
+    new = paths
+    if known:
+        new = []
+        for path in progress(paths, len(paths), "embed: what is done"):
+            try:
+                digest = sha256_of(inputs / path)
+            except OSError:
+                digest = ""  # whoever is to embed it says why
+            if digest in known:
+                take(path, digest, known[digest])
+            else:
+                new.append(path)
+        report.skipped = len(rows)
+    side = max(min(BATCH, -(-len(new) // jobs)), 1)
+    treated = spread(
+        partial(vectors_of, inputs.absolute(), embedder, embedder.space),
+        ([(path, found.get(path)) for path in new[i : i + side]] for i in range(0, len(new), side)),
+        jobs=jobs,
+        cluster=cluster,
+    )
     saved = time.perf_counter()
-    with ThreadPoolExecutor(1) as reader:
-        reads = _read_ahead(reader, lambda batch: _read(inputs, batch, known, embedder.input_size), batches)
-        for batch in progress(reads, len(batches), "embed"):
-            new = [content for _, _, content in batch if isinstance(content, np.ndarray)]
-            fresh = iter(embedder.embed(stack_crops(new, embedder.input_size)))
-            for path, digest, content in batch:
-                if isinstance(content, str):
-                    if strict:
-                        raise FacerecError(f"{path}: {content}")
-                    missed[path] = Failure(path, content, *faces[path])
-                    report.failed.append(missed[path])
-                    continue
-                if isinstance(content, tuple):
-                    vectors[len(rows)], quality[len(rows)] = content
-                else:
-                    vectors[len(rows)] = next(fresh)
-                    quality[len(rows)] = assess(found[path], content).score if path in found else np.nan
-                rows.append((path, digest))
-            report.done += len(new)
-            if new and time.perf_counter() - saved > CHECKPOINT_SECONDS:
-                save_embeddings(partial, result())
+    with contextlib.closing(treated):
+        for path, digest, content in progress(_each(treated), len(new), "embed"):
+            take(path, digest, content)
+            if time.perf_counter() - saved > CHECKPOINT_SECONDS:
+                save_embeddings(unfinished, result())
                 saved = time.perf_counter()
     if not rows:
         raise ArtifactError(f"no face in {inputs} can be read", "run `facerec detect --force`")
-    report.skipped = len(rows) - report.done
+    report.done = len(rows) - report.skipped
+    report.failed.sort(key=lambda failure: failure.source)
     if force or report.done or not _same(output, result()):
         save_embeddings(output, result())
-    partial.unlink(missing_ok=True)
+    unfinished.unlink(missing_ok=True)
     report.seconds = time.perf_counter() - start
     return report
 
 
-def _read_ahead(reader: Executor, read: Callable[[T], S], inputs: Iterable[T]) -> Iterator[S]:
-    """Reads in order, one ahead of what is being worked on, and no further: memory stays bounded."""
-    ahead: Future[S] | None = None
-    for item in inputs:
-        following = reader.submit(read, item)
-        if ahead is not None:
-            yield ahead.result()
-        ahead = following
-    if ahead is not None:
-        yield ahead.result()
+Made = tuple[str, str, tuple[FloatArray, float] | str]
+"""A crop's path, its digest, and its vector and quality; or why it has none."""
 
 
-def _read(inputs: Path, paths: Sequence[str], known: dict[str, Any], size: int) -> list[tuple[str, str, Any]]:
-    """(path, digest, what there is) a crop: its known vector and quality, its pixels, or why it cannot be read."""
-    batch: list[tuple[str, str, Any]] = []
-    for path in paths:
+def vectors_of(inputs: Path, embedder: Embedder, space: Space, crops: Sequence[tuple[str, Face | None]]) -> list[Made]:
+    """Embeds a batch, wherever this runs.
+
+    Args:
+        inputs: what the paths are below.
+        embedder: of this process.
+        space: the one that is wanted.
+        crops: (path, its face) each; None where it is not known.
+
+    Raises:
+        SpaceError: this process's embedder makes other vectors.
+    """
+    if embedder.space != space:
+        raise SpaceError(f"{worker_name()} makes vectors of {embedder.space}, not of {space}", "use the same models")
+    size = embedder.input_size
+    made: list[Made] = []
+    images: list[Image] = []
+    for path, face in crops:
         try:
             data = read_bytes(inputs / path)
-            digest = hashlib.sha256(data).hexdigest()
-            if digest in known:
-                batch.append((path, digest, known[digest]))
-                continue
             image = decode_image(data)
             if image.shape != (size, size, 3):
                 raise InputError(f"{image.shape[1]}×{image.shape[0]} pixels instead of {size}×{size}")
-            batch.append((path, digest, image))
+            score = assess(face, image).score if face else np.nan
+            made.append((path, hashlib.sha256(data).hexdigest(), (np.empty(0, np.float32), score)))
+            images.append(image)
         except InputError as error:
-            batch.append((path, "", f"{error.what}: run `facerec detect --force`"))
-    return batch
+            made.append((path, "", f"{error.what}: run `facerec detect --force`"))
+    vectors = iter(embedder.embed(stack_crops(images, size)))
+    return [(p, digest, what if isinstance(what, str) else (next(vectors), what[1])) for p, digest, what in made]
+
+
+def _each(treated: Iterator[list[Made] | Crashed[tuple[str, Face | None]]]) -> Iterator[Made]:
+    for some in treated:
+        if isinstance(some, Crashed):
+            path, _ = some.item
+            yield path, "", "its worker died on it, each time: look at it, or leave its photo out"
+        else:
+            yield from some
 
 
 def _known(

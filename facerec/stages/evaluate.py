@@ -33,13 +33,18 @@ WORST = 24  # mistakes on the contact sheet
 
 @dataclass(frozen=True)
 class Engine:
-    """What turns photographs into vectors, with every setting that changes them."""
+    """What turns photographs into vectors, with every setting that changes them.
+
+    Attributes:
+        threads: of the embedder, inside one batch; where there are several, it gets one batch at a time.
+    """
 
     detector: Detector
     embedder: Embedder
     faces: FaceChoice
     min_face: int
     min_confidence: float | None
+    threads: int = 1
 
     def settings(self, data: Path) -> dict[str, Any]:
         """For the report, and to tell caches apart."""
@@ -54,7 +59,15 @@ class Engine:
         }
 
 
-def load_photos(data: Path, cache: Path, engine: Engine, *, jobs: int = 1, progress: Progress = no_progress) -> Photos:
+def load_photos(
+    data: Path,
+    cache: Path,
+    engine: Engine,
+    *,
+    jobs: int = 1,
+    cluster: str | None = None,
+    progress: Progress = no_progress,
+) -> Photos:
     """Vectors of all photos of a folder of people. What is in the cache already, by content, is taken over.
 
     Args:
@@ -62,6 +75,7 @@ def load_photos(data: Path, cache: Path, engine: Engine, *, jobs: int = 1, progr
         cache: a folder; each engine and each data folder has one of its own in it.
         engine: detector and embedder.
         jobs: photos treated side by side.
+        cluster: where else they are treated, see `facerec.parallel.spread`.
         progress: shows how far it is.
 
     Raises:
@@ -82,9 +96,11 @@ def load_photos(data: Path, cache: Path, engine: Engine, *, jobs: int = 1, progr
         min_confidence=engine.min_confidence,
         test_size=0.0,
         jobs=jobs,
+        cluster=cluster,
         progress=progress,
     )
-    embed(faces, vectors, embedder=engine.embedder, progress=progress)
+    batches = jobs if engine.threads == 1 else 1
+    embed(faces, vectors, embedder=engine.embedder, jobs=batches, cluster=cluster, progress=progress)
     embeddings = load_embeddings(vectors)
     row_of = {str(source): i for i, source in enumerate(embeddings.sources)}
     records = {record.input: record for record in read_manifest(faces)}

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def extract(
     count: int = 50,
     every: int | None = None,
     jobs: int = 1,
+    cluster: str | None = None,
     force: bool = False,
     strict: bool = False,
     progress: Progress = no_progress,
@@ -42,6 +44,7 @@ def extract(
         count: frames a person, shared among the person's videos.
         every: take every N-th frame instead.
         jobs: videos decoded side by side.
+        cluster: where else they are decoded, see `facerec.parallel.spread`.
         force: treat all again.
         strict: stop at the first video that fails.
         progress: shows how far it is.
@@ -69,31 +72,42 @@ def extract(
         name = path.stem if stems[label, path.stem] == 1 else f"{path.stem}_{path.suffix[1:].lower()}_{rank}"
         items.append(Item(path, label, name=name, options={"every": every} if every else {"count": share}))
 
-    def work(item: Item) -> list[dict[str, Any]]:
-        if item.options.get("count") == 0:
-            return []  # fewer frames are wanted than there are videos
-        with Video(item.path) as video:
-            indices = range(0, video.count, every) if every else None
-            frames = video.at(indices) if indices is not None else sharp_frames(video, item.options["count"])
-            outputs = []
-            # All frames or none: leftovers of a run that was killed would become somebody's photos.
-            staging = output / f"{TEMPORARY}{hashlib.sha256(str(item.path).encode()).hexdigest()[:16]}"
-            for frame in frames:
-                relative = f"{item.label}/{item.name}_{frame.index:06d}.jpg"
-                write_image(staging / Path(relative).name, frame.image)
-                outputs.append({"path": relative, "frame": frame.index, "seconds": frame.seconds})
-            for made in outputs:
-                target = output / str(made["path"])
-                make_folder(target.parent)
-                (staging / target.name).replace(target)
-            remove(staging)
-            if not outputs:
-                raise InputError("no frame could be decoded", "the file is damaged: copy or convert it again")
-            if video.cut_off:
-                raise InputError(video.cut_off, "what there was is kept; copy the video again", outputs)
-        return outputs
+    work = partial(take_frames, output.absolute())
+    options: dict[str, Any] = {}
+    return process(
+        "extract", items, inputs, output, options, work,
+        jobs=jobs, cluster=cluster, force=force, strict=strict, progress=progress,
+    )  # fmt: skip
 
-    return process("extract", items, inputs, output, {}, work, jobs=jobs, force=force, strict=strict, progress=progress)
+
+def take_frames(output: Path, item: Item) -> list[dict[str, Any]]:
+    """Writes a video's frames to ``LABEL/NAME_FRAME.jpg``; returns the manifest's outputs.
+
+    Raises:
+        InputError: the video is damaged; what there was of it is kept.
+    """
+    if item.options.get("count") == 0:
+        return []  # fewer frames are wanted than there are videos
+    with Video(item.path) as video:
+        every = item.options.get("every")
+        frames = video.at(range(0, video.count, every)) if every else sharp_frames(video, item.options["count"])
+        outputs = []
+        # All frames or none: leftovers of a run that was killed would become somebody's photos.
+        staging = output / f"{TEMPORARY}{hashlib.sha256(str(item.path).encode()).hexdigest()[:16]}"
+        for frame in frames:
+            relative = f"{item.label}/{item.name}_{frame.index:06d}.jpg"
+            write_image(staging / Path(relative).name, frame.image)
+            outputs.append({"path": relative, "frame": frame.index, "seconds": frame.seconds})
+        for made in outputs:
+            target = output / str(made["path"])
+            make_folder(target.parent)
+            (staging / target.name).replace(target)
+        remove(staging)
+        if not outputs:
+            raise InputError("no frame could be decoded", "the file is damaged: copy or convert it again")
+        if video.cut_off:
+            raise InputError(video.cut_off, "what there was is kept; copy the video again", outputs)
+    return outputs
 
 
 def labelled_videos(inputs: Sequence[Path]) -> Iterator[tuple[Path, str]]:

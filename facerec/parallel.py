@@ -1,0 +1,269 @@
+"""Where work runs, through joblib: threads or processes of this machine, or the workers of a Dask or Ray cluster.
+
+Items and results travel, not pixels: items are paths, which all workers must see. A worker that dies is replaced
+by its cluster and its work is done again; what takes its worker down every time comes back as `Crashed`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
+
+from facerec import __version__
+from facerec.errors import FacerecError, UsageError
+
+ANSWER = 15  # seconds that a scheduler has for its first answer
+WAIT = 60  # seconds that a cluster has to start its first worker
+ROUND = 8  # chunks a worker that Ray is given at a time
+CHUNK, CHUNK_BYTES = 16, 32_000_000  # items and bytes that travel together
+
+log = logging.getLogger("facerec")
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Crashed(Generic[T]):
+    """An item that took its worker down, also when it was the only one at work."""
+
+    item: T
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A backend that has been started.
+
+    Attributes:
+        run: joblib's calls → their results, as they are ready; calls are taken as workers become free.
+        crashes: what it raises when workers have died.
+    """
+
+    run: Callable[[Iterable[Any]], Iterator[Any]]
+    crashes: tuple[type[BaseException], ...] = ()
+
+
+def worker_name() -> str:
+    """Host and process that this runs in."""
+    return f"{socket.gethostname()}/{os.getpid()}"
+
+
+def chunked(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Items in lists of at most `CHUNK`, and of `CHUNK_BYTES` unless one alone is larger."""
+    chunk: list[T] = []
+    weight = 0
+    for item in items:
+        more = size(item)
+        if chunk and (len(chunk) == CHUNK or weight + more > CHUNK_BYTES):
+            yield chunk
+            chunk, weight = [], 0
+        chunk.append(item)
+        weight += more
+    if chunk:
+        yield chunk
+
+
+def spread(
+    work: Callable[[Sequence[T]], R],
+    chunks: Iterable[Sequence[T]],
+    *,
+    jobs: int = 1,
+    processes: bool = False,
+    cluster: str | None = None,
+) -> Generator[R | Crashed[T], None, None]:
+    """Results of chunks of items, as they are ready; no more chunks are under way than workers can take.
+
+    Args:
+        work: treats a chunk. A function of a module or a `functools.partial` of one, where it has to travel.
+        chunks: the work, drawn as it goes.
+        jobs: chunks treated side by side, on this machine.
+        processes: each in a process of its own, not a thread.
+        cluster: ``dask://HOST:PORT`` or ``ray://HOST:PORT``; None for this machine.
+
+    Raises:
+        UsageError: a cluster that is none, does not answer, or whose package is not installed.
+        FacerecError: its workers are of another version.
+    """
+    with _place(jobs, processes, cluster) as place:
+        yield from _surviving(place, work, chunks)
+
+
+def _surviving(
+    place: _Place, work: Callable[[Sequence[T]], R], chunks: Iterable[Sequence[T]], depth: int = 0
+) -> Iterator[R | Crashed[T]]:
+    """Tries again what was under way when workers died: item by item, and at last each while nothing else runs."""
+    rest = iter(chunks)
+    while True:
+        out: dict[int, Sequence[T]] = {}
+        died = None
+        try:
+            yield from _run(place, work, rest, out)
+        except place.crashes as error:
+            died = error
+        if died is None:
+            return
+        items = [item for chunk in out.values() for item in chunk]
+        log.warning("a worker died (%s); %d items are tried again", type(died).__name__, len(items))
+        if depth == 2:
+            yield from map(Crashed, items)
+        elif depth == 1:
+            for item in items:
+                yield from _surviving(place, work, [[item]], 2)
+        else:
+            yield from _surviving(place, work, ([item] for item in items), 1)
+
+
+def _run(
+    place: _Place, work: Callable[[Sequence[T]], R], chunks: Iterable[Sequence[T]], out: dict[int, Sequence[T]]
+) -> Iterator[R]:
+    """Results; `out` holds the chunks that were handed out and have not come back."""
+    from joblib import delayed
+
+    def calls() -> Iterator[Any]:
+        for number, chunk in enumerate(chunks):
+            out[number] = chunk
+            yield delayed(_call)(__version__, number, work, chunk)
+
+    for number, result in place.run(calls()):
+        del out[number]
+        yield result
+
+
+def _call(version: str, number: int, work: Callable[[Sequence[T]], R], chunk: Sequence[T]) -> tuple[int, R]:
+    """A chunk, on its worker."""
+    if version != __version__:
+        raise FacerecError(f"{worker_name()} has facerec {__version__}, not {version}", "install the same everywhere")
+    return number, work(chunk)
+
+
+# --- places --------------------------------------------------------------------------------------
+
+_START = {"dask": "start it: `dask scheduler`", "ray": "start it: `ray start --head`"}
+
+
+@contextlib.contextmanager
+def _place(jobs: int, processes: bool, cluster: str | None) -> Iterator[_Place]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*tasks.*", module="joblib")  # of a run that was given up
+        if cluster is None:
+            with _machine(jobs, processes) as place:
+                yield place
+            return
+        url = urlsplit(cluster)
+        start = {"dask": _dask, "ray": _ray}.get(url.scheme)
+        if start is None or not url.hostname or not url.port:
+            raise UsageError(f"{cluster!r} is no cluster", "as in dask://HOST:8786 or ray://HOST:10001")
+        if importlib.util.find_spec("distributed" if url.scheme == "dask" else "ray") is None:
+            raise UsageError(f"{cluster} needs {url.scheme}", f"pip install 'facerec[{url.scheme}]'")
+        try:  # the packages themselves would wait for half a minute
+            socket.create_connection((url.hostname, url.port or 0), timeout=ANSWER).close()
+        except OSError as error:
+            raise UsageError(f"{url.netloc} does not answer ({error.strerror or error})", _START[url.scheme]) from None
+        with start(url.netloc) as place:
+            yield place
+
+
+def _generated(**options: Any) -> Callable[[Iterable[Any]], Iterator[Any]]:
+    """joblib's `Parallel`, its results as they are ready."""
+    from joblib import Parallel
+
+    return lambda calls: Parallel(return_as="generator_unordered", batch_size=1, **options)(calls)
+
+
+@contextlib.contextmanager
+def _machine(jobs: int, processes: bool) -> Iterator[_Place]:
+    if not processes or jobs == 1:
+        yield _Place(_generated(n_jobs=jobs, backend="threading"))
+        return
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    yield _Place(_generated(n_jobs=jobs, backend="loky"), (BrokenProcessPool,))
+
+
+@contextlib.contextmanager
+def _dask(address: str) -> Iterator[_Place]:
+    from distributed import Client, KilledWorker
+    from joblib import parallel_config, register_parallel_backend
+    from joblib._dask import DaskDistributedBackend
+
+    try:
+        client = Client(f"tcp://{address}", timeout=ANSWER, set_as_default=False)
+    except OSError as error:
+        raise UsageError(f"no Dask scheduler answers at {address} ({error})", _START["dask"]) from None
+    with client:
+        if not client.ncores():
+            log.warning("%s has no workers yet: waiting", address)
+        try:
+            client.wait_for_workers(1, timeout=WAIT)
+        except TimeoutError:
+            raise UsageError(f"{address} has no workers", f"start some: `dask worker {address} --nthreads 1`") from None
+        log.info("%s: %d Dask workers", address, sum(client.ncores().values()))
+
+        class Backend(DaskDistributedBackend):
+            """joblib's, which would wait for ever for a task that Dask has given up, and run one worker's work here."""
+
+            def effective_n_jobs(self, n_jobs: int) -> int:
+                return max(sum(client.ncores().values()), 2)
+
+            def submit(self, func: Any, callback: Any = None) -> Any:
+                def told(future: Future[Any]) -> None:
+                    if error := future.exception():
+                        callback(error)
+
+                future = super().submit(func, callback)
+                future.add_done_callback(told)
+                return future
+
+            def retrieve_result_callback(self, out: Any) -> Any:
+                if isinstance(out, BaseException):
+                    raise out
+                return super().retrieve_result_callback(out)
+
+        register_parallel_backend("facerec-dask", Backend)
+
+        def run(calls: Iterable[Any]) -> Iterator[Any]:
+            with parallel_config("facerec-dask", client=client):
+                yield from _generated(n_jobs=-1)(calls)
+
+        yield _Place(run, (KilledWorker,))
+
+
+@contextlib.contextmanager
+def _ray(address: str) -> Iterator[_Place]:
+    import ray
+    from joblib import Parallel, parallel_config
+    from ray.util.joblib import register_ray
+
+    try:
+        ray.init(f"ray://{address}", log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise UsageError(f"no Ray cluster answers at {address} ({error})", _START["ray"]) from None
+    try:
+        register_ray()
+        workers = int(ray.cluster_resources().get("CPU", 0))
+        if workers < 2:  # joblib would run one worker's work here
+            raise UsageError(
+                f"{address} has {workers} processors", "join more with `ray start --address`, or use --jobs"
+            )
+        log.info("%s: %d Ray workers", address, workers)
+
+        def run(calls: Iterable[Any]) -> Iterator[Any]:
+            calls = iter(calls)
+            again = {"max_restarts": -1, "max_task_retries": 1}
+            with parallel_config("ray", ray_remote_args=again), Parallel(n_jobs=workers, batch_size=1) as parallel:
+                while some := list(islice(calls, ROUND * workers)):  # its pool has no generators
+                    yield from parallel(some)
+
+        yield _Place(run, (ray.exceptions.RayActorError,))
+    finally:
+        ray.shutdown()
