@@ -7,14 +7,17 @@ by its cluster and its work is done again; what takes its worker down every time
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import logging
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -25,6 +28,7 @@ from facerec.errors import FacerecError, UsageError
 ANSWER = 15  # seconds that a scheduler has for its first answer
 WAIT = 60  # seconds that a cluster has to start its first worker
 ROUND = 8  # chunks a worker that Ray is given at a time
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 CHUNK, CHUNK_BYTES = 16, 32_000_000  # items and bytes that travel together
 
 log = logging.getLogger("facerec")
@@ -141,9 +145,20 @@ def _run(
 
 def _call(version: str, number: int, work: Callable[[Sequence[T]], R], chunk: Sequence[T]) -> tuple[int, R]:
     """A chunk, on its worker."""
+    _keep_memory()
     if version != __version__:
         raise FacerecError(f"{worker_name()} has facerec {__version__}, not {version}", "install the same everywhere")
     return number, work(chunk)
+
+
+@cache
+def _keep_memory() -> None:
+    """Undoes, once a process, what Dask's nannies set: malloc gave every larger array back to the system at once."""
+    if "MALLOC_TRIM_THRESHOLD_" in os.environ and sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        with contextlib.suppress(AttributeError):  # of another C library than glibc
+            libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
+            libc.mallopt(M_TRIM_THRESHOLD, 64 << 20)
 
 
 # --- places --------------------------------------------------------------------------------------

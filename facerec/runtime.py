@@ -92,6 +92,7 @@ class _Blas:
         from threadpoolctl import ThreadpoolController
 
         self._controller = ThreadpoolController().select(user_api="blas")
+        self.needed = any(library["num_threads"] > 1 for library in self._controller.info())
         self._setter = ThreadPoolExecutor(1, "blas")
         self._lock, self._users, self._limit = threading.Lock(), 0, contextlib.ExitStack()
 
@@ -122,6 +123,9 @@ def one_blas_thread() -> Iterator[None]:
     global _one_blas
     with _making:
         blas = _one_blas = _one_blas or _Blas()
+    if not blas.needed:  # as in workers, whose environment says so
+        yield
+        return
     blas.enter()
     try:
         yield
