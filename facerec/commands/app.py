@@ -78,7 +78,8 @@ def run(args: argparse.Namespace) -> Exit:
 
 def _warm_up() -> None:
     """Imports the pages and loads the networks while the browser opens, so that the first picture waits for less."""
-    from facerec.app import evaluate, live, people, recognise, settings, toolkit, train  # noqa: F401
+    # not live: the server knows its component only when a visitor's page is the first to import it
+    from facerec.app import evaluate, people, recognise, settings, toolkit, train  # noqa: F401
 
     def of_another_thread(record: logging.LogRecord) -> bool:
         return threading.current_thread().name != WARM_UP
