@@ -18,11 +18,12 @@ from pathlib import Path
 from benchmarks.common import ENVIRONMENT, MissingDataError, Section, data, facerec, installed
 from facerec import runtime
 
-REPEATS = 3
+REPEATS = 2
 KILL = 20  # seconds between two kills
 KILLS = 3
 
 HERE = "local joblib"
+NEW, OLD = "workers just started", "workers that have their networks"
 
 
 def free_port() -> int:
@@ -150,11 +151,12 @@ def main(section: Section) -> None:
         raise MissingDataError("needs facerec[dask,ray]")
     with tempfile.TemporaryDirectory() as name:
         temp = Path(name)
-        taken: dict[str, list[list[float]]] = {HERE: [], "Dask": [], "Ray": []}
+        taken: dict[str, list[list[float]]] = {p: [] for p in (HERE, f"Dask, {NEW}", f"Dask, {OLD}", "Ray")}
         for _ in range(REPEATS):  # one after the other: a started cluster takes its share also while it waits
             taken[HERE].append(through(temp / HERE))
             with dask(temp) as (address, _):
-                taken["Dask"].append(through(temp / "Dask", address))
+                for state in (NEW, OLD):
+                    taken[f"Dask, {state}"].append(through(temp / f"Dask, {state}", address))
         with ray() as address:
             for _ in range(REPEATS):
                 taken["Ray"].append(through(temp / "Ray", address))
