@@ -168,24 +168,25 @@ _START = {"dask": "start it: `dask scheduler`", "ray": "start it: `ray start --h
 
 @contextlib.contextmanager
 def _place(jobs: int, processes: bool, cluster: str | None) -> Iterator[_Place]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*tasks.*", module="joblib")  # of a run that was given up
-        if cluster is None:
-            with _machine(jobs, processes) as place:
-                yield place
-            return
-        url = urlsplit(cluster)
-        start = {"dask": _dask, "ray": _ray}.get(url.scheme)
-        if start is None or not url.hostname or not url.port:
-            raise UsageError(f"{cluster!r} is no cluster", "as in dask://HOST:8786 or ray://HOST:10001")
-        if importlib.util.find_spec("distributed" if url.scheme == "dask" else "ray") is None:
-            raise UsageError(f"{cluster} needs {url.scheme}", f"pip install 'facerec[{url.scheme}]'")
-        try:  # the packages themselves would wait for half a minute
-            socket.create_connection((url.hostname, url.port or 0), timeout=ANSWER).close()
-        except OSError as error:
-            raise UsageError(f"{url.netloc} does not answer ({error.strerror or error})", _START[url.scheme]) from None
-        with start(url.netloc) as place:
+    # of a run that was given up; for good, since `catch_warnings` is not for threads
+    warnings.filterwarnings("ignore", message=".*tasks.*", module="joblib")
+    if cluster is None:
+        with _machine(jobs, processes) as place:
             yield place
+        return
+    url = urlsplit(cluster)
+    start = {"dask": _dask, "ray": _ray}.get(url.scheme)
+    host, _, port = url.netloc.rpartition(":")
+    if start is None or not host or not port.isdecimal():
+        raise UsageError(f"{cluster!r} is no cluster", "as in dask://HOST:8786 or ray://HOST:10001")
+    if importlib.util.find_spec("distributed" if url.scheme == "dask" else "ray") is None:
+        raise UsageError(f"{cluster} needs {url.scheme}", f"pip install 'facerec[{url.scheme}]'")
+    try:  # the packages themselves would wait for half a minute
+        socket.create_connection((host, int(port)), timeout=ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"{url.netloc} does not answer ({error})", _START[url.scheme]) from None
+    with start(url.netloc) as place:
+        yield place
 
 
 def _generated(**options: Any) -> Callable[[Iterable[Any]], Iterator[Any]]:

@@ -182,7 +182,7 @@ def test_a_worker_with_another_model_of_the_same_name_is_refused(in_tmp):
 # --- clusters that are not there -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("url", ["dask", "dask://", "dask://host", "http://host:1", "host:8786"])
+@pytest.mark.parametrize("url", ["dask", "dask://", "dask://host", "dask://host:port", "http://host:1", "host:8786"])
 def test_a_cluster_that_is_none_is_refused(url):
     with pytest.raises(UsageError, match="no cluster"):
         list(spread(double, [[1]], cluster=url))

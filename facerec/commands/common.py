@@ -137,7 +137,9 @@ def make_detector(args: argparse.Namespace, threads: int) -> Detector:
 
 def gallery(text: str) -> Path | str:
     """An option's gallery: a file, or a database's address, which is no path."""
-    return text if text.startswith(("postgresql://", "postgres://")) else Path(text)
+    from facerec.galleries import is_address  # not at start-up
+
+    return text if is_address(text) else Path(text)
 
 
 def add_gallery_argument(parser: argparse.ArgumentParser) -> None:
