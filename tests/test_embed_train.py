@@ -100,11 +100,12 @@ def test_crops_that_are_gone_have_no_vector(processed):
 
 
 @pytest.mark.parametrize("after", [0, 3, 15, 23])
-def test_interrupted_and_run_again_equals_undisturbed(processed, monkeypatch, after):
+@pytest.mark.parametrize("seconds", [-1, 30])
+def test_interrupted_and_run_again_equals_undisturbed(processed, monkeypatch, after, seconds):
     go(processed)
     whole = tree(processed.parent / "embeddings")
     (processed.parent / "embeddings" / "faces.npz").unlink()
-    monkeypatch.setattr(stage, "CHECKPOINT_SECONDS", -1)
+    monkeypatch.setattr(stage, "CHECKPOINT_SECONDS", seconds)
     monkeypatch.setattr(stage, "BATCH", 3)
     with pytest.raises(KeyboardInterrupt):
         go(processed, FakeEmbedder(interrupt_after=after))

@@ -166,11 +166,16 @@ def embed(
     )
     saved = time.perf_counter()
     with contextlib.closing(treated):
-        for path, digest, content in progress(_each(treated), len(new), "embed"):
-            take(path, digest, content)
-            if time.perf_counter() - saved > CHECKPOINT_SECONDS:
+        try:
+            for path, digest, content in progress(_each(treated), len(new), "embed"):
+                take(path, digest, content)
+                if time.perf_counter() - saved > CHECKPOINT_SECONDS:
+                    save_embeddings(unfinished, result())
+                    saved = time.perf_counter()
+        except KeyboardInterrupt:
+            if rows:
                 save_embeddings(unfinished, result())
-                saved = time.perf_counter()
+            raise
     if not rows:
         raise ArtifactError(f"no face in {inputs} can be read", "run `facerec detect --force`")
     report.done = len(rows) - report.skipped
