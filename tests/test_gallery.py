@@ -300,3 +300,14 @@ def test_a_named_cluster_is_forgotten_with_its_faces_and_edits(run, fakes, peopl
         assert len(list(Path("clusters/.faces").iterdir())) == 3
         assert run("cluster", "found").code == 0  # found again, without a name
         assert traces("ana") == []
+
+
+def test_a_gallery_that_was_read_sees_what_others_write(tmp_path):
+    mine, theirs = FileGallery(tmp_path / "g.npz"), FileGallery(tmp_path / "g.npz")
+    theirs.add(vectors({"ana": 2}))
+    assert mine.load().people == theirs.load().people == ["ana"]
+    theirs.add(vectors({"ben": 1}))
+    mine.add(vectors({"cleo": 1}))
+    assert mine.load().people == theirs.load().people == ["ana", "ben", "cleo"]
+    theirs.edit(lambda about: replace(about, gate=Gate(0.5)))
+    assert mine.load().gate == Gate(0.5)

@@ -84,6 +84,7 @@ class FileGallery:
     def __init__(self, path: Path) -> None:
         self.where = path
         self.folder = path.stem
+        self._read: tuple[object, Embeddings] | None = None  # the content, and the state that it is of
 
     def __str__(self) -> str:
         return str(self.where)
@@ -92,14 +93,20 @@ class FileGallery:
         return self.where.exists()
 
     def state(self) -> object:
-        return self.where.stat().st_mtime_ns if self.where.exists() else None
+        if not self.where.exists():
+            return None
+        found = self.where.stat()
+        return found.st_mtime_ns, found.st_ino, found.st_size
 
     def about(self) -> Embeddings:
         photos = self.load()
         return photos[np.zeros(len(photos), bool)]
 
     def load(self) -> Embeddings:
-        return load_embeddings(self.where)
+        state = self.state()
+        if self._read is None or self._read[0] != state:
+            self._read = state, load_embeddings(self.where)
+        return self._read[1]
 
     def of(self, name: str) -> Embeddings:
         photos = self.load()
@@ -118,13 +125,14 @@ class FileGallery:
         with locked(self.where):
             gallery = rows
             if self.where.exists():
-                there = load_embeddings(self.where)
+                there = self.load()
                 there.require_space(rows.space, str(self))
                 gallery = there + rows[~_known(there, rows)]
             for source in rows.sources.tolist():
                 if (data := crops(source)) is not None:
                     write_bytes(self._inside(source), data)
             save_embeddings(self.where, gallery)
+            self._read = self.state(), gallery
 
     def edit(self, change: Callable[[Embeddings], Embeddings]) -> None:
         with edited(self.where) as edit:
