@@ -17,12 +17,25 @@ from pathlib import Path
 
 from benchmarks.common import ENVIRONMENT, MissingDataError, Section, data, facerec, installed
 from facerec import runtime
+from facerec.images import find_images
 
 REPEATS = 2
 KILL = 20  # seconds between two kills
 KILLS = 3
 
+COPIES = 5  # of lfw-dev, for the memory of a larger run
+
 HERE = "local joblib"
+AS_ADVISED = {  # by docs/scale.md, for the processes of a cluster
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "GRPC_ENABLE_FORK_SUPPORT": "0",
+}
+KINDS = {  # how a process is told by its command line
+    " detect ": "the command, detect",
+    " embed ": "the command, embed",
+    "dask scheduler": "the scheduler",
+    "spawn_main": "a worker, the larger",
+}
 NEW, OLD = "workers just started", "workers that have their networks"
 
 
@@ -47,7 +60,7 @@ def _started(*commands: list[str]) -> Iterator[list[subprocess.Popen[bytes]]]:
     processes = []
     try:
         for command in commands:
-            processes.append(subprocess.Popen(command, env=ENVIRONMENT, stdout=quiet, stderr=quiet))
+            processes.append(subprocess.Popen(command, env={**ENVIRONMENT, **AS_ADVISED}, stdout=quiet, stderr=quiet))
         yield processes
     finally:
         for process in reversed(processes):
@@ -87,16 +100,53 @@ def ray() -> Iterator[str]:
             yield f"ray://127.0.0.1:{port}"
 
 
-def through(folder: Path, cluster: str = "") -> list[float]:
-    """Seconds of lfw-dev's detect and embed into a folder, all anew."""
+def through(folder: Path, cluster: str = "", photos: Path | None = None) -> list[float]:
+    """Seconds of detect and embed of lfw-dev (or other photos) into a folder, all anew."""
     more = ["--cluster", cluster] if cluster else []
     folder.mkdir(exist_ok=True)
     seconds = []
-    for words in (["detect", str(data("lfw-dev"))], ["embed"]):
+    for words in (["detect", str(photos or data("lfw-dev"))], ["embed"]):
         start = time.perf_counter()
         facerec(*words, "--force", *more, cwd=folder)
         seconds.append(time.perf_counter() - start)
     return seconds
+
+
+def peaks(folder: Path, cluster: str, photos: Path) -> dict[str, float]:
+    """Largest resident memory of each kind of process while photos go through, MB."""
+    import psutil
+
+    most: dict[str, float] = {}
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.2):
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    words = " ".join(process.cmdline())
+                    kind = next((kind for sign, kind in KINDS.items() if sign in words), None)
+                    if kind:
+                        most[kind] = max(most.get(kind, 0), process.memory_info().rss / 1e6)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        through(folder, cluster, photos)
+    finally:
+        stop.set()
+        thread.join()
+    return most
+
+
+def copies(temp: Path) -> Path:
+    """lfw-dev several times over, everybody under as many names; links, which cost no room."""
+    top = temp / "copies"
+    for photo in find_images(data("lfw-dev")):
+        for i in range(COPIES):
+            folder = top / f"{photo.parent.name}_{i}"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / photo.name).symlink_to(photo)
+    return top
 
 
 def digests(folder: Path) -> tuple[str, str]:
@@ -186,4 +236,17 @@ def main(section: Section) -> None:
             f"A Dask worker killed every {KILL} s, with its nanny to start another",
             {"workers killed": "{}", "complete runs meanwhile": "{}", "same crops and vectors": "{}"},
             [[kills, runs, "yes" if same else "**no**"]],
+        )
+        photos = copies(temp)
+        few, many = len(find_images(data("lfw-dev"))), len(find_images(photos))
+        with dask(temp) as (address, _):
+            once = peaks(temp / "once", address, data("lfw-dev"))
+            often = peaks(temp / "often", address, photos)
+        section.table(
+            "Largest resident memory, MB, of the same processes one run after the other",
+            {"process": "{}", f"{few} photos": "{:.0f}", f"then {many}": "{:.0f}", "kB a photo more": "{:.1f}"},
+            [
+                [kind, once[kind], often[kind], (often[kind] - once[kind]) * 1000 / (many - few)]
+                for kind in KINDS.values()
+            ],
         )

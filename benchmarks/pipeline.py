@@ -11,8 +11,9 @@ from pathlib import Path
 
 from benchmarks.common import ENVIRONMENT, FACEREC, Section, data, facerec, usage
 from facerec import weights
-from facerec.artifacts import read_manifest, sha256_of
+from facerec.artifacts import sha256_of
 from facerec.images import find_images
+from facerec.manifests import read_manifest
 
 
 def quietly(*words: str, cwd: Path) -> subprocess.Popen[bytes]:

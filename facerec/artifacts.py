@@ -8,31 +8,26 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import io
 import json
 import os
 import shutil
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterable, Iterator, MutableMapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from facerec import stores
-from facerec.errors import ArtifactError, FacerecError, InputError
-from facerec.images import encode_image, natural_key
+from facerec.errors import ArtifactError, InputError
+from facerec.images import encode_image
 from facerec.types import Embeddings, Failure, Gate, Image, Space
 
-MANIFEST = "manifest.jsonl"
 TEMPORARY = ".tmp-"  # how the names of unfinished files begin
 FORMAT = 2
-SAVE = 30.0  # seconds between the manifests that a stage writes into a store
 
 
 def sha256_of(path: Path) -> str:
@@ -70,7 +65,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=TEMPORARY, suffix=target.suffix)
         os.close(handle)
     except OSError as error:
-        raise _cannot_write(target, error) from error
+        raise cannot_write(target, error) from error
     temp = Path(name)
     try:
         yield temp
@@ -78,12 +73,12 @@ def atomic_path(target: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temp.replace(target)
     except OSError as error:
-        raise _cannot_write(target, error) from error
+        raise cannot_write(target, error) from error
     finally:
         temp.unlink(missing_ok=True)
 
 
-def _cannot_write(target: Path, error: OSError) -> ArtifactError | InputError:
+def cannot_write(target: Path, error: OSError) -> ArtifactError | InputError:
     if error.errno == errno.ENAMETOOLONG:
         return InputError(f"the name {target.name} is too long for the disk", "shorten the input's name")
     return ArtifactError(
@@ -119,255 +114,6 @@ def move(source: Path, target: Path) -> None:
         return
     make_folder(target.parent)
     source.replace(target)
-
-
-# --- manifests -----------------------------------------------------------------------------------
-
-
-@dataclass
-class Record:
-    """What a stage did to one input.
-
-    Attributes:
-        input: path of the input, relative to the folder that the output folder stands in; a URL where it is in a
-            store.
-        sha256: of the input's content.
-        options: everything else that the outputs depend on.
-        outputs: what was made, each with its ``path`` relative to the output folder.
-        error: why nothing was made; None where all went well.
-        label: the person.
-        split: "train", "test", "gap" (kept out, next to a test frame), or empty.
-        host: host and process that did it, where a cluster did.
-    """
-
-    input: str
-    sha256: str
-    options: dict[str, Any]
-    outputs: list[dict[str, Any]] = field(default_factory=list)
-    error: str | None = None
-    label: str = ""
-    split: str = ""
-    host: str = ""
-
-
-class Records(MutableMapping[str, Record]):
-    """Records by their input, held as the lines that they are written as: a small part of the memory of objects."""
-
-    def __init__(self, records: Iterable[Record] = ()) -> None:
-        self._lines: dict[str, str] = {}
-        for record in records:
-            self[record.input] = record
-
-    def __getitem__(self, key: str) -> Record:
-        return Record(**json.loads(self._lines[key]))
-
-    def __setitem__(self, key: str, record: Record) -> None:
-        self._lines[key] = json.dumps(vars(record), ensure_ascii=False)
-
-    def __delitem__(self, key: str) -> None:
-        del self._lines[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._lines)
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def line(self, key: str) -> str:
-        """A record as JSON."""
-        return self._lines[key]
-
-
-class Manifest:
-    """``manifest.jsonl`` of an output folder: one line an input. Survives being killed at any point.
-
-    Lines are appended as inputs are finished; closing sorts them and leaves one an input. A line that
-    was cut off by a crash is passed over, and its input is done again. Use as a context manager: it
-    locks the folder.
-
-    Raises:
-        ArtifactError: another process works on the folder, or the folder cannot be written.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.path = folder / MANIFEST
-        self.records = Records()
-
-    def __enter__(self) -> Manifest:
-        try:
-            make_folder(self.folder)
-            self._lock = FileLock(self.folder / ".lock", timeout=0)
-            self._lock.acquire()
-        except Timeout:
-            raise ArtifactError(f"another facerec is working on {self.folder}", "wait until it has finished") from None
-        except OSError as error:
-            raise _cannot_write(self.folder, error) from error
-        self.sweep()
-        self._load()
-        cut_off = self.path.exists() and self.path.read_bytes()[-1:] not in (b"", b"\n")
-        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._file = open(handle, "a", encoding="utf-8", errors="surrogateescape")  # noqa: PTH123
-        self._file.write("\n" if cut_off else "")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            with contextlib.suppress(OSError):  # a full disk: what is on it stays valid
-                self._file.close()
-            if kind is None or not issubclass(kind, ArtifactError):
-                write_text(self.path, self._text())
-        finally:
-            (self.folder / ".lock").unlink(missing_ok=True)  # before the release: nobody gets a lock on nothing
-            self._lock.release()
-
-    def _text(self) -> str:
-        return "".join(f"{self.records.line(key)}\n" for key in sorted(self.records, key=natural_key))
-
-    def sweep(self) -> None:
-        """Removes what processes that were killed left unfinished."""
-        for unfinished in list(self.folder.rglob(f"{TEMPORARY}*")):
-            remove(unfinished)
-
-    def _load(self) -> None:
-        self.records = Records(read_manifest(self.folder))
-
-    def key(self, path: Path) -> str:
-        """How this manifest names an input: relative to the folder that the output folder stands in, or by its URL."""
-        if stores.in_store(path):
-            return str(path).rstrip("/")
-        try:
-            return Path(os.path.relpath(path, self.folder.parent)).as_posix()
-        except ValueError:  # another drive
-            return path.resolve().as_posix()
-
-    def is_done(self, key: str, path: Path, options: dict[str, Any]) -> bool:
-        """Whether this very content was treated with these very options, and its outputs are still there.
-
-        Raises:
-            OSError: the input cannot be read.
-        """
-        record = self.records.get(key)
-        return (
-            record is not None
-            and record.options == json.loads(json.dumps(options))
-            and all(self._has(o["path"]) for o in record.outputs)
-            and record.sha256 == sha256_of(path)
-        )
-
-    def _has(self, name: str) -> bool:
-        return (self.folder / name).is_file()
-
-    def write(self, record: Record) -> None:
-        """Notes that an input is finished; removes what an earlier run made of it and this one did not."""
-        kept = {o["path"] for o in record.outputs}
-        if old := self.records.get(record.input):
-            self._unlink([o for o in old.outputs if o["path"] not in kept])
-        self.records[record.input] = record
-        self._append(record)
-
-    def _append(self, record: Record) -> None:
-        try:
-            self._file.write(f"{self.records.line(record.input)}\n")
-            self._file.flush()
-        except OSError as error:
-            raise _cannot_write(self.path, error) from error
-
-    def forget(self, keys: list[str]) -> None:
-        """Removes inputs that are gone, with all that was made of them."""
-        for key in keys:
-            self._unlink(self.records.pop(key).outputs)
-
-    def _unlink(self, outputs: list[dict[str, Any]]) -> None:
-        for output in outputs:
-            path = self.folder / output["path"]
-            path.unlink(missing_ok=True)
-            parent = path.parent
-            while parent != self.folder and parent.is_dir() and not any(parent.iterdir()):
-                parent.rmdir()
-                parent = parent.parent
-
-
-class StoreManifest(Manifest):
-    """The manifest of a folder in a store, where nothing is locked or appended to.
-
-    It is written whole every `SAVE` seconds and at the end: a run that is killed repeats at most that much. Two runs
-    into one folder at once are not noticed; the later end wins.
-
-    Raises:
-        FacerecError: the store does not answer, has no such bucket, or forbids it.
-    """
-
-    def __enter__(self) -> StoreManifest:
-        self._load()
-        self._there = set(stores.names(self.folder))
-        self._save()  # who may not write hears it now
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with contextlib.nullcontext() if kind is None else contextlib.suppress(FacerecError):  # the first error counts
-            self._save()
-
-    def _save(self) -> None:
-        stores.write(self.path, self._text().encode(errors="surrogateescape"))
-        self._saved = time.monotonic()
-
-    def sweep(self) -> None:
-        """Nothing: what a store holds is whole."""
-
-    def key(self, path: Path) -> str:
-        """How this manifest names an input: by its URL, or its full path on disk."""
-        return super().key(path) if stores.in_store(path) else path.resolve().as_posix()
-
-    def _has(self, name: str) -> bool:
-        return name in self._there
-
-    def _append(self, record: Record) -> None:
-        if time.monotonic() - self._saved > SAVE:
-            self._save()
-
-    def _unlink(self, outputs: list[dict[str, Any]]) -> None:
-        for output in outputs:
-            stores.remove(self.folder / output["path"])
-
-
-def manifest_of(folder: Path) -> Manifest:
-    """The manifest of an output folder, on disk or in a store."""
-    return StoreManifest(folder) if stores.in_store(folder) else Manifest(folder)
-
-
-def read_manifest(folder: Path) -> Iterator[Record]:
-    """The lines of a folder's manifest, one at a time; none where there is no manifest.
-
-    After a crash an input may come twice: the later line holds.
-    """
-    path = folder / MANIFEST
-    if not stores.exists(path):
-        return
-    file = io.BytesIO(stores.read(path)) if stores.in_store(path) else path.open("rb")
-    with io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            if (record := _parse(line)) is not None:
-                yield record
-
-
-_TYPES = {"input": str, "sha256": str, "options": dict, "outputs": list, "label": str, "split": str, "host": str}
-
-
-def _parse(line: str) -> Record | None:
-    """A manifest's line; None where it was cut off by a crash, or points outside its folder."""
-    try:
-        record = Record(**json.loads(line))
-        paths = [Path(output["path"]) for output in record.outputs]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    typed = all(isinstance(getattr(record, name), kind) for name, kind in _TYPES.items())
-    inside = all(not p.is_absolute() and p.parts and ".." not in p.parts for p in paths)
-    return record if typed and inside and isinstance(record.error, str | None) else None
 
 
 # --- .npz ----------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -27,7 +26,9 @@ from facerec.errors import FacerecError, UsageError
 
 ANSWER = 15  # seconds that a scheduler has for its first answer
 WAIT = 60  # seconds that a cluster has to start its first worker
-ROUND = 8  # chunks a worker that Ray is given at a time
+RAY_TRIES = (
+    3  # one in eight of the servers that Ray 2.60 forks for a client never starts (a fork beside gRPC's threads)
+)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 CHUNK, CHUNK_BYTES = 16, 32_000_000  # items and bytes that travel together
 
@@ -196,6 +197,13 @@ def _generated(**options: Any) -> Callable[[Iterable[Any]], Iterator[Any]]:
     return lambda calls: Parallel(return_as="generator_unordered", batch_size=1, **options)(calls)
 
 
+def _raised(result: T) -> T:
+    """What a cluster's backend calls back with: a result, or the error that there was instead."""
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
 @contextlib.contextmanager
 def _machine(jobs: int, processes: bool) -> Iterator[_Place]:
     if not processes or jobs == 1:
@@ -241,9 +249,7 @@ def _dask(address: str) -> Iterator[_Place]:
                 return future
 
             def retrieve_result_callback(self, out: Any) -> Any:
-                if isinstance(out, BaseException):
-                    raise out
-                return super().retrieve_result_callback(out)
+                return super().retrieve_result_callback(_raised(out))
 
         register_parallel_backend("facerec-dask", Backend)
 
@@ -257,15 +263,28 @@ def _dask(address: str) -> Iterator[_Place]:
 @contextlib.contextmanager
 def _ray(address: str) -> Iterator[_Place]:
     import ray
-    from joblib import Parallel, parallel_config
-    from ray.util.joblib import register_ray
+    from joblib import parallel_config, register_parallel_backend
+    from ray.util.joblib.ray_backend import RayBackend
 
+    class Backend(RayBackend):
+        """joblib's, which would give no result before all are there."""
+
+        supports_return_generator = True
+
+        def retrieve_result_callback(self, out: Any) -> Any:
+            return super().retrieve_result_callback(_raised(out))
+
+    for left in reversed(range(RAY_TRIES)):
+        try:
+            ray.init(f"ray://{address}", log_to_driver=False, logging_level=logging.ERROR)
+            break
+        except ConnectionError as error:
+            ray.shutdown()
+            if not left:
+                raise UsageError(f"no Ray cluster answers at {address} ({error})", _START["ray"]) from None
+            log.warning("the Ray cluster at %s started no server for us: trying again", address)
     try:
-        ray.init(f"ray://{address}", log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError as error:
-        raise UsageError(f"no Ray cluster answers at {address} ({error})", _START["ray"]) from None
-    try:
-        register_ray()
+        register_parallel_backend("facerec-ray", Backend)
         workers = int(ray.cluster_resources().get("CPU", 0))
         if workers < 2:  # joblib would run one worker's work here
             raise UsageError(
@@ -274,11 +293,9 @@ def _ray(address: str) -> Iterator[_Place]:
         log.info("%s: %d Ray workers", address, workers)
 
         def run(calls: Iterable[Any]) -> Iterator[Any]:
-            calls = iter(calls)
             again = {"max_restarts": -1, "max_task_retries": 1}
-            with parallel_config("ray", ray_remote_args=again), Parallel(n_jobs=workers, batch_size=1) as parallel:
-                while some := list(islice(calls, ROUND * workers)):  # its pool has no generators
-                    yield from parallel(some)
+            with parallel_config("facerec-ray", ray_remote_args=again):
+                yield from _generated(n_jobs=workers)(calls)
 
         yield _Place(run, (ray.exceptions.RayActorError,))
     finally:

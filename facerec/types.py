@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -303,7 +304,11 @@ class Prediction:
 
 @dataclass
 class StageReport:
-    """What a stage did; feeds the summary, ``--json`` and the exit code."""
+    """What a stage did; feeds the summary, ``--json`` and the exit code.
+
+    Attributes:
+        hosts: how many inputs each host and process treated, where a cluster did.
+    """
 
     stage: str
     output: Path | str
@@ -311,6 +316,7 @@ class StageReport:
     skipped: int = 0
     removed: int = 0
     failed: list[Failure] = field(default_factory=list)
+    hosts: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
@@ -321,6 +327,7 @@ class StageReport:
             "skipped": self.skipped,
             "removed": self.removed,
             "failed": [{"input": f.source, "reason": f.reason} for f in self.failed],
+            "hosts": dict(self.hosts),
             "seconds": round(self.seconds, 3),
         }
 

@@ -8,6 +8,7 @@ import pickle
 import stat
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from hashlib import sha256
 
@@ -16,17 +17,9 @@ import pytest
 from conftest import vectors
 
 from facerec import artifacts
-from facerec.artifacts import (
-    MANIFEST,
-    Manifest,
-    Record,
-    atomic_path,
-    load_embeddings,
-    read_manifest,
-    save_embeddings,
-    write_text,
-)
+from facerec.artifacts import atomic_path, load_embeddings, save_embeddings, write_text
 from facerec.errors import ArtifactError
+from facerec.manifests import MANIFEST, Manifest, Record, read_manifest
 from facerec.types import Failure, Space
 
 # --- atomic writes -------------------------------------------------------------------------------
@@ -166,7 +159,7 @@ def test_writing_again_removes_what_is_not_made_any_more(tmp_path):
 def test_a_second_process_is_refused_until_the_first_has_finished(tmp_path):
     code = f"""
 from pathlib import Path
-from facerec.artifacts import Manifest
+from facerec.manifests import Manifest
 with Manifest(Path({str(tmp_path)!r})):
     pass
 """
@@ -188,15 +181,14 @@ def test_unfinished_files_of_a_killed_process_are_removed(tmp_path):
 
 
 def test_a_manifest_that_cannot_grow_is_an_artifact_error_and_keeps_its_lines(tmp_path):
-    class Full(io.StringIO):
+    class Full(io.BytesIO):
         def write(self, _):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     folder = filled(tmp_path / "out")
     before = list(read_manifest(folder))
     with pytest.raises(ArtifactError, match="No space left"), Manifest(folder) as manifest:
-        manifest._file.close()
-        manifest._file = Full()
+        manifest.records._file = Full()
         manifest.write(Record("raw/9.jpg", "sha", {}))
     assert list(read_manifest(folder)) == before
 
@@ -360,3 +352,16 @@ def test_random_damage_never_raises_anything_but_artifact_errors(tmp_path):
         except ArtifactError:
             refused += 1
     assert refused > 200
+
+
+def test_a_manifest_keeps_its_lines_on_disk(tmp_path):
+    long = "x" * 5000
+    with Manifest(tmp_path / "out") as manifest:
+        tracemalloc.start()
+        for i in range(200):
+            manifest.write(Record(f"raw/{i}.jpg", long, {}))
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert held < 200 * 1000
+        assert manifest.records["raw/7.jpg"].sha256 == long
+    assert [r.input for r in read_manifest(tmp_path / "out")] == [f"raw/{i}.jpg" for i in range(200)]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from conftest import COLOURS, CROP, FakeDetector, numbered, photo, photos, save, tree, video
 
-from facerec.artifacts import MANIFEST, read_manifest
 from facerec.errors import ArtifactError, FacerecError, UsageError
 from facerec.images import read_image
+from facerec.manifests import MANIFEST, read_manifest
 from facerec.stages.common import Item
 from facerec.stages.detect import assign_splits, detect
 from facerec.stages.extract import extract

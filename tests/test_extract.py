@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from conftest import number_of, numbered, photo, tree, video
 
-from facerec.artifacts import read_manifest
 from facerec.errors import FacerecError, UsageError
 from facerec.images import read_image
+from facerec.manifests import read_manifest
 from facerec.stages.extract import extract
 
 rng = np.random.default_rng(0)

@@ -8,10 +8,11 @@ import pytest
 from conftest import COLOURS, CROP, FakeDetector, FakeEmbedder, numbered, photo, photos, save, video
 from test_parallel import Mortal, dask, free_port, outputs  # noqa: F401 - a fixture
 
-from facerec import artifacts, stores
-from facerec.artifacts import load_embeddings, read_manifest
+from facerec import manifests, stores
+from facerec.artifacts import load_embeddings
 from facerec.errors import UsageError
 from facerec.images import find_images
+from facerec.manifests import read_manifest
 from facerec.stages import common
 from facerec.stages.detect import detect
 from facerec.stages.embed import embed
@@ -120,8 +121,8 @@ def test_interrupted_and_run_again_equals_undisturbed(in_tmp, memory, jobs):
 
 def test_a_run_that_is_killed_repeats_what_was_not_saved(in_tmp, memory, monkeypatch):
     raw = upload(photos(in_tmp / "raw", {"ana": 6}), memory / "raw")
-    monkeypatch.setattr(artifacts, "SAVE", 0)
-    monkeypatch.setattr(artifacts.StoreManifest, "__exit__", lambda *_: None)
+    monkeypatch.setattr(manifests, "SAVE", 0)
+    monkeypatch.setattr(manifests.StoreManifest, "__exit__", lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
         go(raw, memory / "out", FakeDetector(interrupt_after=4))
     monkeypatch.undo()

@@ -21,20 +21,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from facerec.artifacts import (
-    Manifest,
-    load_embeddings,
-    read_manifest,
-    remove,
-    save_embeddings,
-    write_bytes,
-    write_image,
-    write_text,
-)
+from facerec.artifacts import load_embeddings, remove, save_embeddings, write_bytes, write_image, write_text
 from facerec.draw import BLUE, GREEN, ORANGE, WHITE, contact_sheet
 from facerec.errors import ArtifactError, DataError, UsageError
 from facerec.galleries.file import locked
 from facerec.images import find_images, natural_key, read_image
+from facerec.manifests import Manifest, read_manifest
 from facerec.metrics import distances
 from facerec.stages.common import Item, output_names, process, require_apart, require_folder
 from facerec.stages.detect import cut_faces

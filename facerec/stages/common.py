@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from facerec import stores
-from facerec.artifacts import Record, manifest_of, sha256_of
+from facerec.artifacts import sha256_of
 from facerec.errors import FacerecError, InputError, UsageError
 from facerec.images import natural_key
+from facerec.manifests import Record, manifest_of
 from facerec.parallel import Crashed, chunked, spread, worker_name
 from facerec.types import Failure, Progress, StageReport, no_progress
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One input of a stage.
 
@@ -43,6 +44,11 @@ Work = Callable[[Item], list[dict[str, Any]]]
 processes it is a `functools.partial` of a module's function."""
 
 PROCESSES = 200  # items from which processes of their own, which share no lock, win more than they take to start
+
+
+def place(item: Item) -> tuple[str, str, str]:
+    """What no two items of a folder may share: split, label and name of the outputs."""
+    return item.split, item.label, item.name
 
 
 def require_folder(folder: Path, cure: str) -> None:
@@ -123,8 +129,7 @@ def process(
     stores.require_shared(cluster, output, *roots)
     report = StageReport(stage, output)
     with manifest_of(output) as manifest:
-        key_of = {item.path: manifest.key(item.path) for item in items}
-        keys = set(key_of.values())
+        keys = {manifest.key(item.path) for item in items} if manifest.records else set()
         tops = {manifest.key(root) for root in roots}
         below = [k for k in manifest.records if any(k == t or t == "." or k.startswith(f"{t}/") for t in tops)]
         gone = [key for key in below if key not in keys]
@@ -132,15 +137,18 @@ def process(
         report.removed = len(gone)
         others = (manifest.records[key] for key in manifest.records if key not in keys)
         owner = {(r.split, r.label, r.options.get("name")): r.input for r in others}
+        places = Counter(hash(place(item)) for item in items)  # their hashes: names would be a third of all memory
         for item in items:
-            owner.setdefault((item.split, item.label, item.name), key_of[item.path])
+            if places[hash(place(item))] > 1:
+                owner.setdefault(place(item), manifest.key(item.path))
+        del keys, places
 
         def asked(item: Item) -> dict[str, Any]:
             return {**options, **item.options, "name": item.name, "label": item.label, "split": item.split}
 
         def is_done(item: Item) -> bool:
             try:
-                return manifest.is_done(key_of[item.path], item.path, asked(item))
+                return manifest.is_done(manifest.key(item.path), item.path, asked(item))
             except OSError:
                 return False
 
@@ -151,8 +159,8 @@ def process(
                     raise FacerecError(f"{record.input}: {record.error}", "leave out --strict to go on past it")
 
         def task(item: Item) -> tuple[Item, Record]:
-            record = Record(key_of[item.path], "", asked(item), label=item.label, split=item.split)
-            if (other := owner[item.split, item.label, item.name]) != record.input:
+            record = Record(manifest.key(item.path), "", asked(item), label=item.label, split=item.split)
+            if (other := owner.get(place(item), record.input)) != record.input:
                 record.error = str(InputError(f"{other} already makes {item.label}/{item.name}", "rename one"))
             return replace(item, path=item.path.absolute()), record
 
@@ -162,7 +170,7 @@ def process(
             if force or not is_done(item):
                 new.append(item)
                 continue
-            record = manifest.records[key_of[item.path]]
+            record = manifest.records[manifest.key(item.path)]
             report.skipped += record.error is None
             note(record)
         processes = jobs > 1 and len(new) >= PROCESSES and not any(map(stores.in_memory, (output, *roots)))
@@ -177,6 +185,7 @@ def process(
             for record in progress(_records(treated), len(new), stage):
                 manifest.write(record)
                 report.done += record.error is None
+                report.hosts.update([record.host] if record.host else [])
                 note(record)
         if cluster or processes:  # one that died left it
             manifest.sweep()

@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from facerec.artifacts import read_manifest, write_image
+from facerec.artifacts import write_image
 from facerec.errors import InputError, UsageError
 from facerec.images import choose_faces, crop_face, find_images, natural_key, read_image
+from facerec.manifests import read_manifest
 from facerec.stages.common import Item, output_names, process, require_apart, require_folder
 from facerec.types import Crop, Detector, FaceChoice, Progress, StageReport, no_progress
 

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from facerec import stores
-from facerec.artifacts import load_embeddings, read_manifest, save_embeddings, sha256_of
+from facerec.artifacts import load_embeddings, save_embeddings, sha256_of
 from facerec.errors import ArtifactError, FacerecError, InputError, SpaceError
 from facerec.images import decode_image, read_bytes, stack_crops
+from facerec.manifests import read_manifest
 from facerec.parallel import Crashed, spread, worker_name
 from facerec.quality import assess
 from facerec.stages.common import require_folder, require_npz
@@ -167,7 +168,8 @@ def embed(
     saved = time.perf_counter()
     with contextlib.closing(treated):
         try:
-            for path, digest, content in progress(_each(treated), len(new), "embed"):
+            for host, path, digest, content in progress(_each(treated), len(new), "embed"):
+                report.hosts.update([host] if cluster and host else [])
                 take(path, digest, content)
                 if time.perf_counter() - saved > CHECKPOINT_SECONDS:
                     save_embeddings(unfinished, result())
@@ -187,8 +189,8 @@ def embed(
     return report
 
 
-Made = tuple[str, str, tuple[FloatArray, float] | str]
-"""A crop's path, its digest, and its vector and quality; or why it has none."""
+Made = tuple[str, str, str, tuple[FloatArray, float] | str]
+"""Host and process, a crop's path, its digest, and its vector and quality; or why it has none."""
 
 
 def vectors_of(inputs: Path, embedder: Embedder, space: Space, crops: Sequence[tuple[str, Face | None]]) -> list[Made]:
@@ -205,7 +207,7 @@ def vectors_of(inputs: Path, embedder: Embedder, space: Space, crops: Sequence[t
     """
     if embedder.space != space:
         raise SpaceError(f"{worker_name()} makes vectors of {embedder.space}, not of {space}", "use the same models")
-    size = embedder.input_size
+    host, size = worker_name(), embedder.input_size
     made: list[Made] = []
     images: list[Image] = []
     for path, face in crops:
@@ -215,19 +217,19 @@ def vectors_of(inputs: Path, embedder: Embedder, space: Space, crops: Sequence[t
             if image.shape != (size, size, 3):
                 raise InputError(f"{image.shape[1]}×{image.shape[0]} pixels instead of {size}×{size}")
             score = assess(face, image).score if face else np.nan
-            made.append((path, hashlib.sha256(data).hexdigest(), (np.empty(0, np.float32), score)))
+            made.append((host, path, hashlib.sha256(data).hexdigest(), (np.empty(0, np.float32), score)))
             images.append(image)
         except InputError as error:
-            made.append((path, "", f"{error.what}: run `facerec detect --force`"))
+            made.append((host, path, "", f"{error.what}: run `facerec detect --force`"))
     vectors = iter(embedder.embed(stack_crops(images, size)))
-    return [(p, digest, what if isinstance(what, str) else (next(vectors), what[1])) for p, digest, what in made]
+    return [(h, p, d, what if isinstance(what, str) else (next(vectors), what[1])) for h, p, d, what in made]
 
 
 def _each(treated: Iterator[list[Made] | Crashed[tuple[str, Face | None]]]) -> Iterator[Made]:
     for some in treated:
         if isinstance(some, Crashed):
             path, _ = some.item
-            yield path, "", "its worker died on it, each time: look at it, or leave its photo out"
+            yield "", path, "", "its worker died on it, each time: look at it, or leave its photo out"
         else:
             yield from some
 

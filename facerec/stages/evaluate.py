@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from facerec import plots, protocols
-from facerec.artifacts import Manifest, load_embeddings, read_manifest, write_text
+from facerec.artifacts import load_embeddings, write_text
 from facerec.classify import Classifier
 from facerec.draw import GREEN, ORANGE, RED, contact_sheet
 from facerec.errors import DataError, InputError
 from facerec.images import encode_image, find_images, read_image
+from facerec.manifests import Manifest, read_manifest
 from facerec.metrics import distances, mcnemar, read_pairs, wilson, write_pairs
 from facerec.protocols import Photos
 from facerec.recognizer import find_and_embed

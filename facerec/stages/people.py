@@ -16,12 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from facerec.artifacts import MANIFEST, Manifest, Record, load_embeddings, npz_kind, read_manifest, remove
+from facerec.artifacts import load_embeddings, npz_kind, remove
 from facerec.classify import Classifier
 from facerec.errors import DataError, UsageError
 from facerec.galleries import Database, Where, open_database
 from facerec.galleries import file as galleries
 from facerec.galleries.people import renamed, swapped, without
+from facerec.manifests import MANIFEST, Manifest, Record, read_manifest
 from facerec.paths import GALLERY
 from facerec.stages import cluster as clusters
 from facerec.stages.enroll import require_name
