@@ -11,6 +11,7 @@ import ctypes
 import importlib.util
 import logging
 import os
+import pickle
 import socket
 import sys
 import warnings
@@ -18,7 +19,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 from urllib.parse import urlsplit
 
 from facerec import __version__
@@ -52,10 +53,12 @@ class _Place:
     Attributes:
         run: joblib's calls → their results, as they are ready; calls are taken as workers become free.
         crashes: what it raises when workers have died.
+        far: on other hosts.
     """
 
     run: Callable[[Iterable[Any]], Iterator[Any]]
     crashes: tuple[type[BaseException], ...] = ()
+    far: bool = False
 
 
 def worker_name() -> str:
@@ -137,18 +140,22 @@ def _run(
     def calls() -> Iterator[Any]:
         for number, chunk in enumerate(chunks):
             out[number] = chunk
-            yield delayed(_call)(__version__, number, work, chunk)
+            yield delayed(_call)(__version__, number, sent, chunk)
 
+    # Packed, networks are made where they work only: Dask's scheduler opens what it hands on.
+    sent = pickle.dumps(work) if place.far else work
     for number, result in place.run(calls()):
         del out[number]
         yield result
 
 
-def _call(version: str, number: int, work: Callable[[Sequence[T]], R], chunk: Sequence[T]) -> tuple[int, R]:
+def _call(version: str, number: int, work: Callable[[Sequence[T]], R] | bytes, chunk: Sequence[T]) -> tuple[int, R]:
     """A chunk, on its worker."""
     _keep_memory()
     if version != __version__:
         raise FacerecError(f"{worker_name()} has facerec {__version__}, not {version}", "install the same everywhere")
+    if isinstance(work, bytes):
+        work = cast(Callable[[Sequence[T]], R], pickle.loads(work))
     return number, work(chunk)
 
 
@@ -257,7 +264,7 @@ def _dask(address: str) -> Iterator[_Place]:
             with parallel_config("facerec-dask", client=client):
                 yield from _generated(n_jobs=-1)(calls)
 
-        yield _Place(run, (KilledWorker,))
+        yield _Place(run, (KilledWorker,), far=True)
 
 
 @contextlib.contextmanager
@@ -297,6 +304,6 @@ def _ray(address: str) -> Iterator[_Place]:
             with parallel_config("facerec-ray", ray_remote_args=again):
                 yield from _generated(n_jobs=workers)(calls)
 
-        yield _Place(run, (ray.exceptions.RayActorError,))
+        yield _Place(run, (ray.exceptions.RayActorError,), far=True)
     finally:
         ray.shutdown()
