@@ -19,7 +19,7 @@ from benchmarks.common import ENVIRONMENT, MissingDataError, Section, data, face
 from facerec import runtime
 from facerec.images import find_images
 
-REPEATS = 2
+REPEATS = 3
 KILL = 20  # seconds between two kills
 KILLS = 3
 

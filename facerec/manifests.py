@@ -136,8 +136,10 @@ class Manifest:
     ) -> None:
         try:
             if kind is None or not issubclass(kind, ArtifactError):
-                with atomic_path(self.path) as temp, temp.open("wb") as file:
-                    file.writelines(self.records.lines())
+                with atomic_path(self.path) as temp:
+                    with temp.open("wb") as file:
+                        file.writelines(self.records.lines())
+                    self._file.close()  # some systems replace no open file
         finally:
             with contextlib.suppress(OSError):  # a full disk: what is on it stays valid
                 self._file.close()

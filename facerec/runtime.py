@@ -171,7 +171,7 @@ class Net:
 class Stemmed:
     """A network whose first layers run on ncnn, a picture at a time, and the others as an ONNX graph.
 
-    Stands in for the whole network's session. The first layers are a third of FaceNet's work, and ncnn's Winograd
+    Stands in for the whole network's session. The first layers are a quarter of FaceNet's work, and ncnn's Winograd
     convolutions do them in less than half the time.
 
     Args:

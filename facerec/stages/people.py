@@ -285,7 +285,8 @@ def _renamed(rows: Embeddings, old: str, new: str, moved: dict[Path, Path], base
 
 def _rewrite(folder: Path, records: list[Record], old: str, new: str, moved: dict[Path, Path]) -> None:
     with Manifest(folder) as manifest:
-        manifest.records.clear()
+        for key in list(manifest.records):  # `clear` is quadratic
+            del manifest.records[key]
         for r in records:
             if r.label == old:
                 r.label = new
