@@ -1,4 +1,4 @@
-"""The only code that knows the formats on disk: manifests and .npz files. Writes are atomic and private.
+"""The only code that knows the format of .npz files, and how files are written: atomically, for their owner only.
 
 Nothing here unpickles: arrays are read with ``allow_pickle=False``, after their headers were checked.
 """
@@ -79,6 +79,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 def cannot_write(target: Path, error: OSError) -> ArtifactError | InputError:
+    """What to raise where the disk refuses a file."""
     if error.errno == errno.ENAMETOOLONG:
         return InputError(f"the name {target.name} is too long for the disk", "shorten the input's name")
     return ArtifactError(

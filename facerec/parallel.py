@@ -27,9 +27,7 @@ from facerec.errors import FacerecError, UsageError
 
 ANSWER = 15  # seconds that a scheduler has for its first answer
 WAIT = 60  # seconds that a cluster has to start its first worker
-RAY_TRIES = (
-    3  # one in eight of the servers that Ray 2.60 forks for a client never starts (a fork beside gRPC's threads)
-)
+RAY_TRIES = 3  # one in eight of the servers that it forks for a client hangs: a fork beside gRPC's threads
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 CHUNK, CHUNK_BYTES = 16, 32_000_000  # items and bytes that travel together
 
@@ -137,13 +135,14 @@ def _run(
     """Results; `out` holds the chunks that were handed out and have not come back."""
     from joblib import delayed
 
+    # Packed, networks are made where they work only: Dask's scheduler opens what it hands on.
+    sent = pickle.dumps(work) if place.far else work
+
     def calls() -> Iterator[Any]:
         for number, chunk in enumerate(chunks):
             out[number] = chunk
             yield delayed(_call)(__version__, number, sent, chunk)
 
-    # Packed, networks are made where they work only: Dask's scheduler opens what it hands on.
-    sent = pickle.dumps(work) if place.far else work
     for number, result in place.run(calls()):
         del out[number]
         yield result

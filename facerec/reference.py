@@ -29,8 +29,8 @@ STEM = 5  # convolutions of FaceNet that ncnn runs in less than half the time; t
 BLOCK = 16  # channels that the runtime's convolutions take at once, with AVX-512
 
 Array = npt.NDArray[np.float32]
-Layer = tuple[str, list[Array], dict[Any, Any]]
-"""Kind, weights and settings (a convolution's by ncnn's numbers)."""
+Layer = tuple[str, list[Array], dict[str, Any]]
+"""Kind, weights and settings."""
 
 
 def mtcnn_stages(weights: dict[str, Path]) -> list[Any]:
@@ -136,9 +136,9 @@ def _write_ncnn(layers: list[Layer], param: Path, weights: Path) -> None:
         out = "out" if i == len(layers) - 1 else f"{kind}{i}"
         if kind == "conv":
             kernel, _ = values
-            how = "".join(f" {key}={value}" for key, value in settings.items())
+            how = f"3={settings.get('stride', 1)} 4={settings.get('pad', 0)} 9={settings.get('relu', 0)}"
             lines.append(
-                f"Convolution {out} 1 1 {blob} {out} 0={len(kernel)} 1={kernel.shape[-1]} 5=1 6={kernel.size}{how}"
+                f"Convolution {out} 1 1 {blob} {out} 0={len(kernel)} 1={kernel.shape[-1]} 5=1 6={kernel.size} {how}"
             )
             data += np.uint32(0).tobytes()  # the weights are float32
         elif kind == "prelu":
@@ -240,10 +240,10 @@ def _stem_apart(model: Any) -> Any:
         if node.op_type == "Conv":
             if sum(kind == "conv" for kind, _, _ in layers) == STEM:
                 break
-            stride, pad = {*settings["strides"]}, {*settings.get("pads", [0])}
-            layers.append(("conv", [values[name] for name in node.input[1:]], {3: stride.pop(), 4: pad.pop()}))
+            (stride,), (pad,) = {*settings["strides"]}, {*settings.get("pads", [0])}
+            layers.append(("conv", [values[name] for name in node.input[1:]], {"stride": stride, "pad": pad}))
         elif node.op_type == "Relu":
-            layers[-1][2][9] = 1  # inside the convolution
+            layers[-1][2]["relu"] = 1
         elif node.op_type == "MaxPool":
             layers.append(("pool", [], {"size": settings["kernel_shape"][0], "same": False}))
         else:
@@ -252,8 +252,11 @@ def _stem_apart(model: Any) -> Any:
     with tempfile.TemporaryDirectory() as name:
         param, weights = Path(name, "stem.param"), Path(name, "stem.bin")
         _write_ncnn(layers, param, weights)
-        about = {"stem": param.read_text(), "stem weights": base64.b64encode(weights.read_bytes()).decode()}
-    about["stem input"] = json.dumps(
+        about = {
+            "facerec stem": param.read_text(),
+            "facerec stem weights": base64.b64encode(weights.read_bytes()).decode(),
+        }
+    about["facerec stem input"] = json.dumps(
         [None, *(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:])]
     )
     rest = utils.Extractor(shape_inference.infer_shapes(model)).extract_model(

@@ -53,7 +53,7 @@ def session(path: Path, threads: int) -> Any:
     try:
         made = ort.InferenceSession(path, sess_options=options, providers=["CPUExecutionProvider"])
         about = made.get_modelmeta().custom_metadata_map
-        return Stemmed(made, about, threads) if "stem" in about else made
+        return Stemmed(made, about, threads) if "facerec stem" in about else made
     except Exception as error:  # the runtime raises its own, undocumented types
         raise WeightsError(f"{path} cannot be loaded ({error})", "facerec models pull --force") from error
 
@@ -183,10 +183,10 @@ class Stemmed:
     def __init__(self, rest: Any, about: dict[str, str], threads: int) -> None:
         with tempfile.TemporaryDirectory(prefix="facerec-") as name:  # ncnn reads files only
             param, weights = Path(name, "stem.param"), Path(name, "stem.bin")
-            param.write_text(about["stem"])
-            weights.write_bytes(base64.b64decode(about["stem weights"]))
+            param.write_text(about["facerec stem"])
+            weights.write_bytes(base64.b64decode(about["facerec stem weights"]))
             self._stem = Net(param, weights)
-        self._inputs = [SimpleNamespace(name="image", shape=json.loads(about["stem input"]))]
+        self._inputs = [SimpleNamespace(name="image", shape=json.loads(about["facerec stem input"]))]
         self._rest = rest
         self._between = rest.get_inputs()[0]
         self._map: Any = ThreadPoolExecutor(threads).map if threads > 1 else map
