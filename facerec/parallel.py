@@ -64,13 +64,13 @@ def worker_name() -> str:
     return f"{socket.gethostname()}/{os.getpid()}"
 
 
-def chunked(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
-    """Items in lists of at most `CHUNK`, and of `CHUNK_BYTES` unless one alone is larger."""
+def chunked(items: Iterable[T], size: Callable[[T], int], most: int = CHUNK) -> Iterator[list[T]]:
+    """Items in lists of at most `most`, and of `CHUNK_BYTES` unless one alone is larger."""
     chunk: list[T] = []
     weight = 0
     for item in items:
         more = size(item)
-        if chunk and (len(chunk) == CHUNK or weight + more > CHUNK_BYTES):
+        if chunk and (len(chunk) == most or weight + more > CHUNK_BYTES):
             yield chunk
             chunk, weight = [], 0
         chunk.append(item)

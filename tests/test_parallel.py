@@ -363,6 +363,7 @@ def extracts_the_same(in_tmp, cluster):
     assert outputs(in_tmp / "here") == outputs(in_tmp / "there") != {}
     assert told(in_tmp / "here") == told(in_tmp / "there")
     assert here.failed == there.failed and len(there.failed) == 1
+    assert sum(there.hosts.values()) == 4 and len(there.hosts) == 2  # a video at a time
 
 
 @pytest.fixture

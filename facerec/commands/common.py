@@ -299,7 +299,7 @@ def finish(report: StageReport, as_json: bool, extra: Iterable[str] = ()) -> Exi
         counts = [(report.done, "done"), (report.skipped, "already done"), (report.removed, "removed")]
         parts = [f"{n} {what}" for n, what in counts if n or what == "done"]
         parts += [f"{len(report.failed)} failed"] if report.failed else []
-        parts += [f"by {len(report.hosts)} workers"] if report.hosts else []
+        parts += [f"by {len(report.hosts)} worker{'s' * (len(report.hosts) > 1)}"] if report.hosts else []
         print(f"{report.stage}: {', '.join(parts)} → {report.output} ({report.seconds:.1f} s)")
         for line in extra:
             print(line)

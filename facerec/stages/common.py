@@ -16,7 +16,7 @@ from facerec.artifacts import sha256_of
 from facerec.errors import FacerecError, InputError, UsageError
 from facerec.images import natural_key
 from facerec.manifests import Record, manifest_of
-from facerec.parallel import Crashed, chunked, spread, worker_name
+from facerec.parallel import CHUNK, Crashed, chunked, spread, worker_name
 from facerec.types import Failure, Progress, StageReport, no_progress
 
 
@@ -99,6 +99,7 @@ def process(
     *,
     jobs: int = 1,
     cluster: str | None = None,
+    together: int = CHUNK,
     force: bool = False,
     strict: bool = False,
     progress: Progress = no_progress,
@@ -115,6 +116,7 @@ def process(
         work: makes the outputs of one item.
         jobs: items treated side by side.
         cluster: where else they are treated, see `facerec.parallel.spread`.
+        together: items that go to another process at once, at most.
         force: treat all again.
         strict: stop at the first input that fails.
         progress: shows how far it is.
@@ -176,7 +178,9 @@ def process(
         processes = jobs > 1 and len(new) >= PROCESSES and not any(map(stores.in_memory, (output, *roots)))
         treated = spread(
             partial(treat, work, manifest.path.absolute(), cluster is not None),
-            chunked(map(task, new), lambda t: _bytes(t[0].path)) if cluster or processes else ([task(i)] for i in new),
+            chunked(map(task, new), lambda t: _bytes(t[0].path), together)
+            if cluster or processes
+            else ([task(i)] for i in new),
             jobs=jobs,
             processes=processes,
             cluster=cluster,

@@ -80,7 +80,7 @@ def extract(
     options: dict[str, Any] = {}
     return process(
         "extract", items, inputs, output, options, work,
-        jobs=jobs, cluster=cluster, force=force, strict=strict, progress=progress,
+        jobs=jobs, cluster=cluster, together=1, force=force, strict=strict, progress=progress,
     )  # fmt: skip
 
 
