@@ -9,15 +9,16 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from facerec.types import Embeddings, Failure, Gate, Image, Space
 
 TEMPORARY = ".tmp-"  # how the names of unfinished files begin
 FORMAT = 2
+PIECE = 4096  # rows of a file that are read or written at a time
 
 
 def sha256_of(path: Path) -> str:
@@ -120,14 +122,83 @@ def move(source: Path, target: Path) -> None:
 # --- .npz ----------------------------------------------------------------------------------------
 
 
-def write_npz(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """Writes arrays and a JSON header as an uncompressed .npz, atomically. Same content, same bytes."""
+@dataclass(frozen=True)
+class Column:
+    """An array that is written piece by piece: all of its rows are never in memory."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    pieces: Iterable[np.ndarray]
+
+
+def write_npz(path: Path, header: dict[str, Any], arrays: Mapping[str, np.ndarray | Column]) -> None:
+    """Writes arrays and a JSON header as an uncompressed .npz, atomically. Same content, same bytes: `np.savez`'s."""
     text = json.dumps({**header, "format": FORMAT}, sort_keys=True)
     for unfinished in path.parent.glob(f"{TEMPORARY}*"):
         if time.time() - unfinished.stat().st_mtime > 3600:  # of a process that was killed
             remove(unfinished)
-    with atomic_path(path) as temp, temp.open("wb") as file:
-        np.savez(file, header=np.frombuffer(text.encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+    with atomic_path(path) as temp, zipfile.ZipFile(temp, "w") as archive:
+        for name, array in {"header": np.frombuffer(text.encode(), np.uint8), **arrays}.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                if isinstance(array, np.ndarray):
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+                    continue
+                descr = np.lib.format.dtype_to_descr(array.dtype)
+                about = {"descr": descr, "fortran_order": False, "shape": array.shape}
+                np.lib.format.write_array_header_1_0(member, about)
+                for piece in array.pieces:
+                    member.write(piece.astype(array.dtype, copy=False).tobytes())
+
+
+@dataclass(frozen=True)
+class _Member:
+    """An array in a file, open behind its header."""
+
+    file: IO[bytes]
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def read(self, rows: int) -> np.ndarray:
+        """The next rows; fewer, or none, at the end."""
+        data = self.file.read(rows * math.prod(self.shape[1:]) * self.dtype.itemsize)
+        return np.frombuffer(data, self.dtype).reshape(-1, *self.shape[1:])
+
+
+@contextlib.contextmanager
+def _opened_npz(
+    path: Path, kind: str, expected: dict[str, tuple[str, int]], cure: str
+) -> Iterator[tuple[dict[str, Any], dict[str, _Member]]]:
+    """The JSON header and the arrays, unread, of a file of `write_npz`; raises as `read_npz`."""
+    if not path.exists():
+        raise ArtifactError(f"{path} is missing", cure)
+    try:
+        size = path.stat().st_size
+        with zipfile.ZipFile(path) as archive, contextlib.ExitStack() as stack:
+            members = {}
+            for info in archive.infolist():
+                name = info.filename.removesuffix(".npy")
+                if name not in {**expected, "header": ("u", 1)}:
+                    raise ArtifactError(f"{path} is not a facerec {kind} file (it holds {name!r})", cure)
+                if info.file_size > size:
+                    raise ArtifactError(f"{path} claims more data than it holds", cure)
+                member = stack.enter_context(archive.open(info))
+                version = np.lib.format.read_magic(member)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(member)
+                want = expected.get(name, ("u", 1))
+                if dtype.kind != want[0] or len(shape) != want[1]:
+                    raise ArtifactError(f"{path}: {name} is {dtype} {shape}, which no {kind} file has", cure)
+                members[name] = _Member(member, shape, dtype)
+            header = json.loads(members.pop("header").file.read())
+            if not isinstance(header, dict) or header.get("kind") != kind or header.get("format") != FORMAT:
+                raise ArtifactError(f"{path} holds something else, not {kind}", cure)
+            if missing := expected.keys() - members.keys():
+                raise ArtifactError(f"{path} is damaged: it lacks {', '.join(sorted(missing))}", cure)
+            yield header, members
+    except ArtifactError:
+        raise
+    except Exception as error:  # the zip and array readers raise anything at all on damaged files
+        raise ArtifactError(f"{path} is damaged or not a facerec file ({error})", cure) from None
 
 
 def read_npz(
@@ -144,37 +215,8 @@ def read_npz(
     Raises:
         ArtifactError: missing, damaged, of another kind, or with arrays that it should not have.
     """
-    if not path.exists():
-        raise ArtifactError(f"{path} is missing", cure)
-    try:
-        size = path.stat().st_size
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                name = info.filename.removesuffix(".npy")
-                if name not in {**expected, "header": ("u", 1)}:
-                    raise ArtifactError(f"{path} is not a facerec {kind} file (it holds {name!r})", cure)
-                if info.file_size > size:
-                    raise ArtifactError(f"{path} claims more data than it holds", cure)
-                with archive.open(info) as member:
-                    version = np.lib.format.read_magic(member)
-                    read = (
-                        np.lib.format.read_array_header_1_0
-                        if version == (1, 0)
-                        else np.lib.format.read_array_header_2_0
-                    )
-                    shape, _, dtype = read(member)
-                want = expected.get(name, ("u", 1))
-                if dtype.kind != want[0] or len(shape) != want[1]:
-                    raise ArtifactError(f"{path}: {name} is {dtype} {shape}, which no {kind} file has", cure)
-        with np.load(path, allow_pickle=False) as data:
-            header = json.loads(data["header"].tobytes().decode())
-            if not isinstance(header, dict) or header.get("kind") != kind or header.get("format") != FORMAT:
-                raise ArtifactError(f"{path} holds something else, not {kind}", cure)
-            return header, {name: data[name] for name in expected}
-    except ArtifactError:
-        raise
-    except Exception as error:  # the zip and array readers raise anything at all on damaged files
-        raise ArtifactError(f"{path} is damaged or not a facerec file ({error})", cure) from None
+    with _opened_npz(path, kind, expected, cure) as (header, _), np.load(path, allow_pickle=False) as data:
+        return header, {name: data[name] for name in expected}
 
 
 def npz_kind(path: Path) -> str:
@@ -225,10 +267,28 @@ def embeddings_from(path: Path | str, header: dict[str, Any], arrays: dict[str, 
         raise ArtifactError(f"{path} is damaged ({error})", cure) from None
 
 
-def save_embeddings(path: Path, embeddings: Embeddings) -> None:
-    """Writes labelled vectors; the format is in docs/formats.md."""
+def save_embeddings(path: Path, embeddings: Embeddings, columns: Mapping[str, Column] | None = None) -> None:
+    """Writes labelled vectors; the format is in docs/formats.md.
+
+    Args:
+        path: the file.
+        embeddings: the vectors, or only what is said of all of them.
+        columns: each of `EMBEDDINGS`, instead of the vectors' own.
+    """
     header, arrays = embeddings_parts(embeddings)
-    write_npz(path, {"kind": "embeddings", **header}, arrays)
+    write_npz(path, {"kind": "embeddings", **header}, columns or arrays)
+
+
+def embeddings_pieces(path: Path) -> Iterator[Embeddings]:
+    """`load_embeddings`, `PIECE` rows at a time; a first piece always, if only for what is said of all."""
+    cure = "make it with `facerec embed`, or `facerec enroll`"
+    with _opened_npz(path, "embeddings", EMBEDDINGS, cure) as (header, members):
+        n = members["vectors"].shape[0]
+        all_of: Embeddings | None = None
+        for _ in range(0, max(n, 1), PIECE):
+            arrays: dict[str, Any] = {name: member.read(PIECE) for name, member in members.items()}
+            all_of = replace(all_of, **arrays) if all_of else embeddings_from(path, header, arrays, cure)
+            yield all_of
 
 
 def load_embeddings(path: Path) -> Embeddings:

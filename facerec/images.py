@@ -7,7 +7,7 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -18,6 +18,7 @@ from PIL import ImageOps, UnidentifiedImageError
 
 from facerec import stores
 from facerec.errors import InputError
+from facerec.scratch import Names, packed
 from facerec.types import Crop, Face, FaceChoice, Image
 
 IMAGE_SUFFIXES = frozenset(
@@ -54,9 +55,12 @@ def read_below(source: str, folders: Iterable[Path]) -> Image | None:
     return None
 
 
-def natural_key(path: Path | str) -> list[str | int]:
-    """Sort key that puts frame_2 before frame_10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]
+def natural_key(path: Path | str) -> bytes:
+    """Sort key that puts frame_2 before frame_10: the words between numbers, and the numbers after their lengths."""
+    parts = re.split(r"(\d+)", str(path))
+    numbers = (str(int(part)).encode() for part in parts[1::2])
+    words = (packed(part) + b"\0" for part in parts[::2])
+    return next(words) + b"".join(len(n).to_bytes(4) + n + word for n, word in zip(numbers, words, strict=True))
 
 
 def is_image(path: Path) -> bool:
@@ -64,26 +68,29 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
-def find_files(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
-    """Files below `folder` whose names are `wanted`, in natural order.
+def walk_files(folder: Path, wanted: Callable[[Path], bool]) -> Iterator[Path]:
+    """Files below `folder` whose names are `wanted`, in no order; in memory is one folder at a time.
 
     Follows links to folders, each folder once; takes links that lead nowhere too, so that they are
     reported; passes over what is hidden, and over pipes and devices.
     """
     if stores.in_store(folder):
-        return sorted(filter(wanted, (folder / name for name in stores.names(folder))), key=natural_key)
-    found: list[Path] = []
-    seen: set[Path] = set()
-    for top, folders, files in os.walk(folder, followlinks=True):
-        here = Path(top)
-        if (real := here.resolve()) in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (here / name for name in files)
-        found += [p for p in paths if wanted(p) and (p.is_file() or not p.exists())]
-    return sorted(found, key=natural_key)
+        yield from filter(wanted, (folder / name for name in stores.names(folder)))
+        return
+    with contextlib.closing(Names()) as seen:
+        for top, folders, files in os.walk(folder, followlinks=True):
+            here = Path(top)
+            if not seen.add(str(here.resolve())):
+                folders.clear()
+                continue
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            paths = (here / name for name in files)
+            yield from (p for p in paths if wanted(p) and (p.is_file() or not p.exists()))
+
+
+def find_files(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
+    """`walk_files` in natural order."""
+    return sorted(walk_files(folder, wanted), key=natural_key)
 
 
 def find_images(folder: Path) -> list[Path]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import io
+import itertools
 import json
 import os
+import shutil
 import tempfile
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ from facerec import stores
 from facerec.artifacts import TEMPORARY, atomic_path, cannot_write, make_folder, remove, sha256_of
 from facerec.errors import ArtifactError, FacerecError
 from facerec.images import natural_key
+from facerec.scratch import Names, Tables, packed, unpacked
 
 MANIFEST = "manifest.jsonl"
 SAVE = 30.0  # seconds between the manifests that a stage writes into a store
@@ -52,7 +54,7 @@ class Record:
 
 
 class Records(MutableMapping[str, Record]):
-    """Records by their input, each a line at the end of a file: in memory is only where it stands.
+    """Records by their input, each a line at the end of a file; where it stands is in a table on disk.
 
     A line that was cut off is passed over, an earlier one of the same input is not looked at again.
 
@@ -62,43 +64,62 @@ class Records(MutableMapping[str, Record]):
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self._at: dict[str, int] = {}
+        self._tables = Tables("CREATE TABLE lines (input BLOB PRIMARY KEY, natural BLOB, start INTEGER) WITHOUT ROWID")
         file.seek(0)
         start, line = 0, b"\n"
         for line in file:
             if (record := _parse(line)) is not None:
-                self._at[record.input] = start
+                self._stands(record.input, start)
             start += len(line)
         self._cut_off = not line.endswith(b"\n")
 
+    def _stands(self, key: str, start: int) -> None:
+        self._tables.execute("REPLACE INTO lines VALUES (?, ?, ?)", (packed(key), natural_key(key), start))
+
     def __getitem__(self, key: str) -> Record:
-        return Record(**json.loads(self.line(key).decode(errors="surrogateescape")))
+        start = self._tables.value("SELECT start FROM lines WHERE input = ?", packed(key))
+        if start is None:
+            raise KeyError(key)
+        return Record(**json.loads(self._line(start).decode(errors="surrogateescape")))
 
     def __setitem__(self, key: str, record: Record) -> None:
         end = self._file.seek(0, os.SEEK_END) + self._cut_off
-        line = json.dumps(vars(record), ensure_ascii=False).encode(errors="surrogateescape")
-        self._file.write(b"\n" * self._cut_off + line + b"\n")
+        self._file.write(b"\n" * self._cut_off + _line(record))
         self._file.flush()
         self._cut_off = False
-        self._at[key] = end
+        self._stands(key, end)
 
     def __delitem__(self, key: str) -> None:
-        del self._at[key]
+        if not self._tables.execute("DELETE FROM lines WHERE input = ?", (packed(key),)).rowcount:
+            raise KeyError(key)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._at)
+        """The inputs; they may be removed meanwhile."""
+        last = b""
+        while some := self._tables.execute(
+            "SELECT input FROM lines WHERE input > ? ORDER BY input LIMIT 1000", (last,)
+        ).fetchall():
+            yield from (unpacked(key) for (key,) in some)
+            last = some[-1][0]
 
     def __len__(self) -> int:
-        return len(self._at)
+        return int(self._tables.value("SELECT count(*) FROM lines"))
 
-    def line(self, key: str) -> bytes:
-        """A record as JSON, with the end of its line."""
-        self._file.seek(self._at[key])
+    def __bool__(self) -> bool:
+        return self._tables.value("SELECT 1 FROM lines") is not None
+
+    def close(self) -> None:
+        """Forgets where the lines stand."""
+        self._tables.close()
+
+    def _line(self, start: int) -> bytes:
+        self._file.seek(start)
         return self._file.readline()
 
     def lines(self) -> Iterator[bytes]:
-        """One an input, in the inputs' natural order."""
-        return map(self.line, sorted(self, key=natural_key))
+        """One an input with its end, in the inputs' natural order."""
+        for (start,) in self._tables.execute("SELECT start FROM lines ORDER BY natural, input"):
+            yield self._line(start)
 
 
 class Manifest:
@@ -106,15 +127,15 @@ class Manifest:
 
     Lines are appended as inputs are finished; closing sorts them and leaves one an input. A line that
     was cut off by a crash is passed over, and its input is done again. Use as a context manager: it
-    locks the folder.
+    locks the folder. That of a file stands beside it: ``NAME.manifest.jsonl``.
 
     Raises:
         ArtifactError: another process works on the folder, or the folder cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = MANIFEST) -> None:
         self.folder = folder
-        self.path = folder / MANIFEST
+        self.path = folder / name
 
     def __enter__(self) -> Manifest:
         try:
@@ -125,7 +146,8 @@ class Manifest:
             raise ArtifactError(f"another facerec is working on {self.folder}", "wait until it has finished") from None
         except OSError as error:
             raise cannot_write(self.folder, error) from error
-        self.sweep()
+        if self.path.name == MANIFEST:  # a file's folder is others' too
+            self.sweep()
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         self._file: IO[bytes] = open(handle, "a+b")  # noqa: PTH123
         self.records = Records(self._file)
@@ -141,6 +163,7 @@ class Manifest:
                         file.writelines(self.records.lines())
                     self._file.close()  # some systems replace no open file
         finally:
+            self.records.close()
             with contextlib.suppress(OSError):  # a full disk: what is on it stays valid
                 self._file.close()
             (self.folder / ".lock").unlink(missing_ok=True)  # before the release: nobody gets a lock on nothing
@@ -205,8 +228,8 @@ class Manifest:
 class StoreManifest(Manifest):
     """The manifest of a folder in a store, where nothing is locked or appended to.
 
-    It is written whole every `SAVE` seconds and at the end: a run that is killed repeats at most that much. Two runs
-    into one folder at once are not noticed; the later end wins.
+    It is written whole every `SAVE` seconds, or ten times as long as that takes, and at the end: a run that is killed
+    repeats at most that much. Two runs into one folder at once are not noticed; the later end wins.
 
     Raises:
         FacerecError: the store does not answer, has no such bucket, or forbids it.
@@ -214,22 +237,35 @@ class StoreManifest(Manifest):
 
     def __enter__(self) -> StoreManifest:
         self._file = tempfile.TemporaryFile()  # nobody else can open it
-        with contextlib.suppress(FileNotFoundError):
-            self._file.write(stores.read(self.path))
+        with contextlib.suppress(FileNotFoundError), stores.opened(self.path) as file:
+            shutil.copyfileobj(file, self._file)
         self.records = Records(self._file)
-        self._there = set(stores.names(self.folder))
+        self._there = Names()
+        for name in stores.names(self.folder):
+            self._there.add(name)
         self._save()  # who may not write hears it now
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._file, contextlib.nullcontext() if kind is None else contextlib.suppress(FacerecError):
+        with (
+            self._file,
+            contextlib.closing(self.records),
+            contextlib.closing(self._there),
+            contextlib.nullcontext() if kind is None else contextlib.suppress(FacerecError),
+        ):
             self._save()  # the first error counts
 
     def _save(self) -> None:
-        stores.write(self.path, b"".join(self.records.lines()))
-        self._saved = time.monotonic()
+        start = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="facerec-") as place:
+            file = Path(place, MANIFEST)
+            with file.open("wb") as lines:
+                lines.writelines(self.records.lines())
+            stores.put(self.path, file)
+        now = time.monotonic()
+        self._next = now + max(SAVE, 10 * (now - start))
 
     def sweep(self) -> None:
         """Nothing: what a store holds is whole."""
@@ -244,7 +280,7 @@ class StoreManifest(Manifest):
     def write(self, record: Record) -> None:
         """Notes that an input is finished; removes what an earlier run made of it and this one did not."""
         super().write(record)
-        if time.monotonic() - self._saved > SAVE:
+        if time.monotonic() > self._next:
             self._save()
 
     def _unlink(self, outputs: list[dict[str, Any]]) -> None:
@@ -257,19 +293,41 @@ def manifest_of(folder: Path) -> Manifest:
     return StoreManifest(folder) if stores.in_store(folder) else Manifest(folder)
 
 
-def read_manifest(folder: Path) -> Iterator[Record]:
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Writes a manifest of a file on disk, a line a record; no file where there is none."""
+    with atomic_path(path) as temp:
+        with temp.open("wb") as file:
+            file.writelines(map(_line, records))
+        empty = not temp.stat().st_size
+    if empty:
+        path.unlink()
+
+
+def append_records(path: Path, records: Iterable[Record]) -> None:
+    """Adds to a manifest of a file on disk; safe with one that was cut off."""
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:  # noqa: PTH123
+            file.writelines(itertools.chain([b"\n"], map(_line, records)))
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def read_manifest(folder: Path, name: str = MANIFEST) -> Iterator[Record]:
     """The lines of a folder's manifest, one at a time; none where there is no manifest.
 
     After a crash an input may come twice: the later line holds.
     """
-    path = folder / MANIFEST
+    path = folder / name
     if not stores.exists(path):
         return
-    file = io.BytesIO(stores.read(path)) if stores.in_store(path) else path.open("rb")
-    with file:
+    with stores.opened(path) as file:
         for line in file:
             if (record := _parse(line)) is not None:
                 yield record
+
+
+def _line(record: Record) -> bytes:
+    return json.dumps(vars(record), ensure_ascii=False).encode(errors="surrogateescape") + b"\n"
 
 
 _TYPES = {"input": str, "sha256": str, "options": dict, "outputs": list, "label": str, "split": str, "host": str}

@@ -122,23 +122,33 @@ def _info(path: Path) -> dict[str, Any] | None:
             raise FacerecError(f"{path}: {error}", CURE) from None
 
 
-def names(top: Path) -> list[str]:
-    """Files below a folder of a store, relative to it; none where there is no folder. Hidden ones are left out.
+def names(top: Path) -> Iterator[str]:
+    """Files below a folder of a store, relative to it, in no order; none where there is no folder. Hidden ones are left
+    out. In memory is one folder at a time: each is a request of its own.
 
     Raises:
         FacerecError: the store does not answer, or forbids it.
     """
     with _store(top) as (fs, name):
-        fs.invalidate_cache()
-        prefix = name.rstrip("/") + "/"
-        try:
-            found = fs.find(name)
-        except FileNotFoundError:
-            return []
-        except PermissionError as error:
-            raise FacerecError(f"{top}: {error}", CURE) from None
-    below = (each.removeprefix(prefix) for each in found if each.startswith(prefix))
-    return [each for each in below if not any(part.startswith(".") for part in each.split("/"))]
+        first = name.rstrip("/")
+        waiting = [first]
+        while waiting:
+            here = waiting.pop()
+            fs.invalidate_cache()  # others write too, and it would grow
+            try:
+                listing = fs.ls(here, detail=True)
+            except FileNotFoundError:
+                continue
+            except PermissionError as error:
+                raise FacerecError(f"{top}: {error}", CURE) from None
+            for entry in listing:
+                each = entry["name"].rstrip("/")
+                if each == here or each.rpartition("/")[2].startswith("."):
+                    continue
+                if entry["type"] == "directory":
+                    waiting.append(each)
+                else:
+                    yield each.removeprefix(f"{first}/")
 
 
 @contextlib.contextmanager
@@ -173,6 +183,19 @@ def write(path: Path, data: bytes) -> None:
     with _store(path) as (fs, name):
         try:
             fs.pipe_file(name, data)
+        except (FileNotFoundError, PermissionError) as error:
+            raise FacerecError(f"{path} cannot be written ({error})", CURE) from None
+
+
+def put(path: Path, file: Path) -> None:
+    """Writes what a file on disk holds, as `write` does.
+
+    Raises:
+        FacerecError: the store does not answer, has no such bucket, or forbids it.
+    """
+    with _store(path) as (fs, name):
+        try:
+            fs.put_file(str(file), name)
         except (FileNotFoundError, PermissionError) as error:
             raise FacerecError(f"{path} cannot be written ({error})", CURE) from None
 

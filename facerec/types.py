@@ -179,6 +179,13 @@ class Failure:
     split: str = ""
 
 
+def require_unit(vectors: FloatArray) -> None:
+    """Raises `ValueError` where a row of an (n, d) array is not of length 1."""
+    squares = np.einsum("ij,ij->i", vectors, vectors)  # without a copy of the vectors
+    if not np.allclose(squares, 1, atol=2e-3):
+        raise ValueError("vectors must have length 1")
+
+
 ROWS = ("labels", "sources", "splits", "digests", "quality", "added")
 """The arrays of `Embeddings` beside the vectors."""
 
@@ -230,9 +237,7 @@ class Embeddings:
         for name in ROWS:
             if getattr(self, name).shape != (n,):
                 raise ValueError(f"{name} must have one entry for each of {n} vectors")
-        squares = np.einsum("ij,ij->i", self.vectors, self.vectors)  # without a copy of the vectors
-        if not np.allclose(squares, 1, atol=2e-3):
-            raise ValueError("vectors must have length 1")
+        require_unit(self.vectors)
 
     def __len__(self) -> int:
         return len(self.vectors)

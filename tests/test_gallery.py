@@ -142,7 +142,7 @@ def test_writers_at_once_lose_nothing():
 def test_a_crash_while_writing_leaves_the_old_file(monkeypatch):
     FileGallery(GALLERY).add(vectors({"ana": 2}))
     before = GALLERY.read_bytes()
-    monkeypatch.setattr(np, "savez", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(np.lib.format, "write_array", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         FileGallery(GALLERY).add(vectors({"ben": 2}))
     assert GALLERY.read_bytes() == before

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,8 +16,9 @@ from facerec import stores
 from facerec.artifacts import sha256_of
 from facerec.errors import FacerecError, InputError, UsageError
 from facerec.images import natural_key
-from facerec.manifests import Record, manifest_of
+from facerec.manifests import Manifest, Record, manifest_of
 from facerec.parallel import CHUNK, Crashed, chunked, spread, worker_name
+from facerec.scratch import Tables, packed, unpacked
 from facerec.types import Failure, Progress, StageReport, no_progress
 
 
@@ -43,12 +45,14 @@ Work = Callable[[Item], list[dict[str, Any]]]
 """Makes and writes an item's outputs; raises `InputError` where the input is at fault. Where it is to run in other
 processes it is a `functools.partial` of a module's function."""
 
+TABLES = """
+CREATE TABLE items (number INTEGER PRIMARY KEY, key BLOB, place BLOB, item BLOB, new INTEGER DEFAULT 1);
+CREATE INDEX by_key ON items (key);
+CREATE TABLE owners (place BLOB PRIMARY KEY, key BLOB) WITHOUT ROWID;
+"""
+"""Of a run. A place is what no two items of a folder may share: split, label and name of the outputs."""
+
 PROCESSES = 200  # items from which processes of their own, which share no lock, win more than they take to start
-
-
-def place(item: Item) -> tuple[str, str, str]:
-    """What no two items of a folder may share: split, label and name of the outputs."""
-    return item.split, item.label, item.name
 
 
 def require_folder(folder: Path, cure: str) -> None:
@@ -91,7 +95,7 @@ def output_names(files: Sequence[Path]) -> list[str]:
 
 def process(
     stage: str,
-    items: Sequence[Item],
+    items: Iterable[Item],
     roots: Sequence[Path],
     output: Path,
     options: dict[str, Any],
@@ -108,7 +112,7 @@ def process(
 
     Args:
         stage: its name.
-        items: what to treat.
+        items: what to treat; drawn once.
         roots: the folders or files that were asked for; recorded inputs below them that are gone are
             removed, with what was made of them.
         output: the stage's folder.
@@ -130,29 +134,10 @@ def process(
     start = time.perf_counter()
     stores.require_shared(cluster, output, *roots)
     report = StageReport(stage, output)
-    with manifest_of(output) as manifest:
-        keys = {manifest.key(item.path) for item in items} if manifest.records else set()
-        tops = {manifest.key(root) for root in roots}
-        below = [k for k in manifest.records if any(k == t or t == "." or k.startswith(f"{t}/") for t in tops)]
-        gone = [key for key in below if key not in keys]
-        manifest.forget(gone)
-        report.removed = len(gone)
-        others = (manifest.records[key] for key in manifest.records if key not in keys)
-        owner = {(r.split, r.label, r.options.get("name")): r.input for r in others}
-        places = Counter(hash(place(item)) for item in items)  # their hashes: names would be a third of all memory
-        for item in items:
-            if places[hash(place(item))] > 1:
-                owner.setdefault(place(item), manifest.key(item.path))
-        del keys, places
+    with manifest_of(output) as manifest, contextlib.closing(Tables(TABLES)) as tables:
 
         def asked(item: Item) -> dict[str, Any]:
             return {**options, **item.options, "name": item.name, "label": item.label, "split": item.split}
-
-        def is_done(item: Item) -> bool:
-            try:
-                return manifest.is_done(manifest.key(item.path), item.path, asked(item))
-            except OSError:
-                return False
 
         def note(record: Record) -> None:
             if record.error is not None:
@@ -160,33 +145,36 @@ def process(
                 if strict:
                     raise FacerecError(f"{record.input}: {record.error}", "leave out --strict to go on past it")
 
-        def task(item: Item) -> tuple[Item, Record]:
-            record = Record(manifest.key(item.path), "", asked(item), label=item.label, split=item.split)
-            if (other := owner.get(place(item), record.input)) != record.input:
-                record.error = str(InputError(f"{other} already makes {item.label}/{item.name}", "rename one"))
-            return replace(item, path=item.path.absolute()), record
+        def task(item: Item, key: str, owner: str) -> tuple[Item, Record]:
+            record = Record(key, "", asked(item), label=item.label, split=item.split)
+            if owner != key:
+                record.error = str(InputError(f"{owner} already makes {item.label}/{item.name}", "rename one"))
+            return item, record
 
-        new = []
-        known = progress(items, len(items), f"{stage}: what is done") if manifest.records and not force else items
-        for item in known:
-            if force or not is_done(item):
-                new.append(item)
-                continue
-            record = manifest.records[manifest.key(item.path)]
-            report.skipped += record.error is None
-            note(record)
-        processes = jobs > 1 and len(new) >= PROCESSES and not any(map(stores.in_memory, (output, *roots)))
+        _note_items(tables, items, manifest)
+        report.removed = _forget_gone(tables, manifest, {manifest.key(root) for root in roots})
+        _note_owners(tables, manifest)
+        number = tables.value("SELECT count(*) FROM items")
+        if manifest.records and not force:
+            for n, item, key, _ in progress(_items(tables), number, f"{stage}: what is done"):
+                with contextlib.suppress(OSError):
+                    if manifest.is_done(key, item.path, asked(item)):
+                        tables.execute("UPDATE items SET new = 0 WHERE number = ?", (n,))
+                        record = manifest.records[key]
+                        report.skipped += record.error is None
+                        note(record)
+        new = tables.value("SELECT count(*) FROM items WHERE new")
+        tasks = (task(item, key, owner) for _, item, key, owner in _items(tables))
+        processes = jobs > 1 and new >= PROCESSES and not any(map(stores.in_memory, (output, *roots)))
         treated = spread(
             partial(treat, work, manifest.path.absolute(), cluster is not None),
-            chunked(map(task, new), lambda t: _bytes(t[0].path), together)
-            if cluster or processes
-            else ([task(i)] for i in new),
+            chunked(tasks, lambda t: _bytes(t[0].path), together) if cluster or processes else ([t] for t in tasks),
             jobs=jobs,
             processes=processes,
             cluster=cluster,
         )
         with contextlib.closing(treated):
-            for record in progress(_records(treated), len(new), stage):
+            for record in progress(_records(treated), new, stage):
                 manifest.write(record)
                 report.done += record.error is None
                 report.hosts.update([record.host] if record.host else [])
@@ -196,6 +184,53 @@ def process(
     report.failed.sort(key=lambda failure: natural_key(failure.source))
     report.seconds = time.perf_counter() - start
     return report
+
+
+def _note_items(tables: Tables, items: Iterable[Item], manifest: Manifest) -> None:
+    for item in items:
+        key = packed(manifest.key(item.path))
+        content = [str(item.path.absolute()), item.label, item.split, item.name, item.options]
+        tables.execute(
+            "INSERT INTO items (key, place, item) VALUES (?, ?, ?)",
+            (key, _place(item.split, item.label, item.name), json.dumps(content)),
+        )
+
+
+def _items(tables: Tables) -> Iterator[tuple[int, Item, str, str]]:
+    """Number, item, its key and the key of whose place it is; of the new ones, in order."""
+    for number, content, key, owner in tables.execute(
+        "SELECT number, item, items.key, owners.key FROM items JOIN owners USING (place) WHERE new ORDER BY number"
+    ):
+        path, *rest = json.loads(content)
+        yield number, Item(stores.folder(path), *rest), unpacked(key), unpacked(owner)
+
+
+def _is_item(tables: Tables, key: str) -> bool:
+    return tables.value("SELECT 1 FROM items WHERE key = ?", packed(key)) is not None
+
+
+def _forget_gone(tables: Tables, manifest: Manifest, tops: set[str]) -> int:
+    """Removes inputs below what was asked for that are there no more; their number."""
+    gone = 0
+    for key in manifest.records:
+        if any(key == top or top == "." or key.startswith(f"{top}/") for top in tops) and not _is_item(tables, key):
+            manifest.forget([key])
+            gone += 1
+    return gone
+
+
+def _note_owners(tables: Tables, manifest: Manifest) -> None:
+    """Whose each place is: an earlier input's that is not asked for now, or the first item's."""
+    for key in manifest.records:
+        if not _is_item(tables, key):
+            record = manifest.records[key]
+            place = _place(record.split, record.label, record.options.get("name"))
+            tables.execute("INSERT OR IGNORE INTO owners VALUES (?, ?)", (place, packed(record.input)))
+    tables.execute("INSERT OR IGNORE INTO owners SELECT place, key FROM items ORDER BY number")
+
+
+def _place(*parts: str | None) -> str:
+    return json.dumps(parts)
 
 
 def treat(work: Work, manifest: Path, elsewhere: bool, tasks: Sequence[tuple[Item, Record]]) -> list[Record]:

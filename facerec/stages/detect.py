@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -12,8 +14,9 @@ from typing import Any, Literal
 
 from facerec.artifacts import write_image
 from facerec.errors import InputError, UsageError
-from facerec.images import choose_faces, crop_face, find_images, natural_key, read_image
+from facerec.images import choose_faces, crop_face, is_image, natural_key, read_image, walk_files
 from facerec.manifests import read_manifest
+from facerec.scratch import Tables, packed, unpacked
 from facerec.stages.common import Item, output_names, process, require_apart, require_folder
 from facerec.types import Crop, Detector, FaceChoice, Progress, StageReport, no_progress
 
@@ -22,6 +25,12 @@ Split = Literal["auto", "blocks", "random"]
 GAP = "gap"
 BLOCKS, MIN_BLOCK = 3, 4  # test blocks in a video, and their smallest size in frames
 _GIVEN_SPLITS = {"train": "train", "test": "test", "val": "test"}
+TABLES = """
+CREATE TABLE photos (name BLOB, natural BLOB, top BLOB, given TEXT, second BLOB);
+CREATE TABLE frames (name BLOB PRIMARY KEY, video BLOB, seconds REAL) WITHOUT ROWID;
+"""
+Times = dict[Path, tuple[str, float]]
+"""Photo → (its video, its second), for the frames that ``facerec extract`` wrote."""
 
 
 def detect(
@@ -71,10 +80,10 @@ def detect(
     require_apart(inputs, output)
     if not 0 <= test_size < 1:
         raise UsageError(f"--test-size {test_size} is not between 0 and 1")
-    items = labelled_photos(inputs)
-    if not items:
+    items = (item for person in labelled_photos(inputs) for item in assign_splits(*person, test_size, split))
+    first = next(items, None)
+    if first is None:
         raise UsageError(f"no photos in {inputs}", f"put them into {inputs}/NAME/, a folder a person")
-    items = assign_splits(items, read_frame_times(inputs), test_size, split)
     options = {
         "detector": detector.name,
         "min_face": min_face,
@@ -86,7 +95,7 @@ def detect(
 
     return process(
         "detect",
-        items,
+        itertools.chain([first], items),
         [inputs],
         output,
         options,
@@ -129,38 +138,47 @@ def cut_faces(
     return outputs
 
 
-def labelled_photos(inputs: Path) -> list[Item]:
-    """Photos with their person and, where the folders say it, their split."""
-    photos = find_images(inputs)
-    depths = [path.relative_to(inputs).parts for path in photos]
-    tops = {parts[0] for parts in depths if len(parts) > 1}
-    presplit = "train" in tops and len(tops) > 1 and tops <= set(_GIVEN_SPLITS) and max(map(len, depths)) > 2
-    groups: dict[tuple[str, str], list[tuple[Path, Path]]] = defaultdict(list)
-    for path, parts in zip(photos, depths, strict=True):
-        split = _GIVEN_SPLITS[parts[0]] if presplit and len(parts) > 1 else ""
-        rest = parts[1:] if split else parts
-        label = rest[0] if len(rest) > 1 else ""
-        groups[split, label].append((path, Path(*rest[bool(label) :])))
-    return [
-        Item(path, label, split, name)
-        for (split, label), group in groups.items()
-        for (path, _), name in zip(group, output_names([relative for _, relative in group]), strict=True)
-    ]
+def labelled_photos(inputs: Path) -> Iterator[tuple[list[Item], Times]]:
+    """A person's photos at a time, in natural order; with their split where the folders say it, and frames' times."""
+    with contextlib.closing(Tables(TABLES)) as tables:
+        tops: set[str] = set()
+        deepest = 0
+        for path in walk_files(inputs, is_image):
+            *folders, _ = parts = path.relative_to(inputs).parts
+            top, second = [*folders, "", ""][:2]
+            if tops <= _GIVEN_SPLITS.keys():  # otherwise it doesn't matter
+                tops.update(folders[:1])
+            deepest = max(deepest, len(parts))
+            name = Path(*parts).as_posix()
+            given = _GIVEN_SPLITS.get(top, "")
+            tables.execute(
+                "INSERT INTO photos VALUES (?, ?, ?, ?, ?)",
+                (packed(name), natural_key(name), packed(top), given, packed(second)),
+            )
+        for record in read_manifest(inputs):
+            for out in record.outputs:
+                if "seconds" in out:
+                    values = packed(out["path"]), packed(record.input), out["seconds"]
+                    tables.execute("REPLACE INTO frames VALUES (?, ?, ?)", values)
+        presplit = "train" in tops and len(tops) > 1 and tops <= _GIVEN_SPLITS.keys() and deepest > 2
+        person = "given, second" if presplit else "'', top"
+        rows = tables.execute(
+            f"SELECT {person}, name, video, seconds FROM photos LEFT JOIN frames USING (name) ORDER BY 1, 2, natural, 3"
+        )
+        for (given, label), photos in itertools.groupby(rows, lambda row: row[:2]):
+            names, items, times = [], [], {}
+            for _, _, name, video, seconds in photos:
+                names.append(unpacked(name))
+                if video is not None:
+                    times[inputs / names[-1]] = unpacked(video), seconds
+            above = bool(given) + bool(label)
+            relative = [Path(*Path(name).parts[above:]) for name in names]
+            for name, output in zip(names, output_names(relative), strict=True):
+                items.append(Item(inputs / name, unpacked(label), given, output))
+            yield items, times
 
 
-def read_frame_times(inputs: Path) -> dict[Path, tuple[str, float]]:
-    """Photo → (its video, its second), for the frames that ``facerec extract`` wrote."""
-    times: dict[Path, tuple[str, float]] = {}
-    for record in read_manifest(inputs):
-        for out in record.outputs:
-            if "seconds" in out:
-                times[inputs / out["path"]] = (record.input, out["seconds"])
-    return times
-
-
-def assign_splits(
-    items: Sequence[Item], times: dict[Path, tuple[str, float]], test_size: float, split: Split
-) -> list[Item]:
+def assign_splits(items: Sequence[Item], times: Times, test_size: float, split: Split) -> list[Item]:
     """Puts every photo into "train" or "test", person by person; those the folders decide are left alone.
 
     Frames of a video are split into stretches, with a block of test frames in the middle of each, and the

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
+import itertools
+import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from facerec import stores
-from facerec.artifacts import load_embeddings, save_embeddings, sha256_of
+from facerec.artifacts import PIECE, Column, embeddings_pieces, save_embeddings, sha256_of
 from facerec.errors import ArtifactError, FacerecError, InputError, SpaceError
 from facerec.images import decode_image, read_bytes, stack_crops
-from facerec.manifests import read_manifest
-from facerec.parallel import Crashed, spread, worker_name
+from facerec.manifests import MANIFEST, Manifest, Record, append_records, read_manifest, write_records
+from facerec.parallel import Crashed, chunked, spread, worker_name
 from facerec.quality import assess
+from facerec.scratch import Names, Tables, packed, unpacked
 from facerec.stages.common import require_folder, require_npz
 from facerec.types import (
     Crop,
@@ -33,10 +38,22 @@ from facerec.types import (
     Space,
     StageReport,
     no_progress,
+    require_unit,
 )
 
 BATCH = 32
 CHECKPOINT_SECONDS = 30.0
+TABLES = """
+CREATE TABLE crops (path BLOB PRIMARY KEY, label BLOB, split BLOB, face TEXT, new INTEGER DEFAULT 1) WITHOUT ROWID;
+CREATE TABLE known (digest BLOB PRIMARY KEY, vector BLOB, quality REAL, host TEXT, file INTEGER) WITHOUT ROWID;
+CREATE TABLE rows (
+    number INTEGER PRIMARY KEY, path BLOB UNIQUE, digest BLOB, vector BLOB, quality REAL, host TEXT
+);
+"""
+FROM_KNOWN = """
+INSERT INTO rows (path, digest, vector, quality, host) SELECT ?1, digest, vector, quality, host FROM known
+WHERE digest = ?2
+"""
 
 
 def crop_of(processed: Path) -> tuple[Crop, str]:
@@ -93,98 +110,77 @@ def embed(
     if crop != embedder.space.crop:
         raise ArtifactError(f"{inputs} holds {crop}, the embedder takes {embedder.space.crop}", "run `facerec detect`")
     report = StageReport("embed", output)
-    unfinished = output.with_name(f".{output.stem}.partial.npz")
-    known, gate, lookalikes = _known([output, unfinished], embedder)
-    known = {} if force else known
+    hosts = output.with_suffix(f".{MANIFEST}")
+    with contextlib.closing(Tables(TABLES)) as tables:
+        failures = _note_crops(tables, inputs)
+        unfinished = sorted(output.parent.glob(f".{glob.escape(output.stem)}.partial*.npz"))
+        gate, lookalikes = _note_known(tables, [output, *unfinished], hosts, embedder.space)
+        no_vectors, no_texts = np.empty((0, embedder.dim), np.float32), [np.empty(0, np.str_)] * 4
+        about = {"space": embedder.space, "detector": detector, "gate": gate, "lookalikes": lookalikes}
+        faces = Embeddings(no_vectors, *no_texts, **about)  # type: ignore[arg-type]
 
-    faces: dict[str, tuple[str, str]] = {}
-    found: dict[str, Face] = {}
-    missed: dict[str, Failure] = {}
-    for record in read_manifest(inputs):
-        missed.pop(record.input, None)
-        if record.error is not None:
-            missed[record.input] = Failure(record.input, record.error, record.label, record.split)
-        for out in record.outputs:
-            faces[out["path"]] = (record.label, record.split)
-            if "box" in out:
-                found[out["path"]] = Face.from_json(out)
-    if stores.in_store(inputs):
-        paths = sorted(faces.keys() & set(stores.names(inputs)))
-    else:
-        paths = sorted(p for p in faces if (inputs / p).exists())
+        def count(what: str) -> int:
+            return int(tables.value(f"SELECT count(*) FROM {what}"))
 
-    rows: list[tuple[str, str]] = []  # path, digest
-    vectors = np.empty((len(paths), embedder.dim), np.float32)
-    quality = np.empty(len(paths), np.float32)
+        def key(path: str) -> str:
+            return Manifest(output.parent).key(inputs / path)
 
-    def result() -> Embeddings:
-        order = sorted(range(len(rows)), key=rows.__getitem__)  # not as they came
-        sorted_rows = [rows[i] for i in order]
-        return Embeddings(
-            vectors[order],
-            np.array([faces[p][0] for p, _ in sorted_rows], np.str_),
-            np.array([p for p, _ in sorted_rows], np.str_),
-            np.array([faces[p][1] for p, _ in sorted_rows], np.str_),
-            np.array([d for _, d in sorted_rows], np.str_),
-            embedder.space,
-            detector,
-            tuple(missed.values()),
-            gate,
-            quality[order],
-            lookalikes=lookalikes,
+        def take(made: Made) -> None:
+            """Notes a crop's vector and quality, or why there is none."""
+            host, path, digest, content = made
+            if isinstance(content, str):
+                if strict:
+                    raise FacerecError(f"{path}: {content}")
+                known = tables.execute("SELECT label, split FROM crops WHERE path = ?", (packed(path),)).fetchone()
+                report.failed.append(Failure(path, content, *map(unpacked, known)))
+                return
+            vector, quality = content
+            values = packed(path), packed(digest), vector.tobytes(), float(quality), host if cluster else ""
+            tables.execute("INSERT INTO rows (path, digest, vector, quality, host) VALUES (?, ?, ?, ?, ?)", values)
+
+        def checkpoint(last: int) -> int:
+            """Saves what has come after a row; returns the last one now."""
+            if (now := tables.value("SELECT max(number) FROM rows")) and now > last:
+                names = (output.with_name(f".{output.stem}.partial{n}.npz") for n in itertools.count(len(unfinished)))
+                unfinished.append(next(path for path in names if not path.exists()))
+                append_records(hosts, _hosts(tables, key, last))
+                save_embeddings(unfinished[-1], faces, _columns(tables, embedder.dim, last))
+            return now or 0
+
+        if not force and tables.value("SELECT 1 FROM known") is not None:
+            for path, _ in progress(_new(tables), count("crops"), "embed: what is done"):
+                with contextlib.suppress(OSError):  # whoever is to embed it says why
+                    tables.execute(FROM_KNOWN, (packed(path), packed(sha256_of(inputs / path))))
+            tables.execute("UPDATE crops SET new = path NOT IN (SELECT path FROM rows)")
+            report.skipped = count("rows")
+        new = count("crops WHERE new")
+        treated = spread(
+            partial(vectors_of, inputs.absolute(), embedder, embedder.space),
+            chunked(_new(tables), lambda _: 0, max(min(BATCH, -(-new // jobs)), 1)),
+            jobs=jobs,
+            cluster=cluster,
         )
-
-    def take(path: str, digest: str, content: tuple[FloatArray, float] | str) -> None:
-        """Notes a crop's vector and quality, or why there is none."""
-        if isinstance(content, str):
-            if strict:
-                raise FacerecError(f"{path}: {content}")
-            missed[path] = Failure(path, content, *faces[path])
-            report.failed.append(missed[path])
-            return
-        vectors[len(rows)], quality[len(rows)] = content
-        rows.append((path, digest))
-
-    new = paths
-    if known:
-        new = []
-        for path in progress(paths, len(paths), "embed: what is done"):
+        last, saved = report.skipped, time.perf_counter()
+        with contextlib.closing(treated):
             try:
-                digest = sha256_of(inputs / path)
-            except OSError:
-                digest = ""  # whoever is to embed it says why
-            if digest in known:
-                take(path, digest, known[digest])
-            else:
-                new.append(path)
-        report.skipped = len(rows)
-    side = max(min(BATCH, -(-len(new) // jobs)), 1)
-    treated = spread(
-        partial(vectors_of, inputs.absolute(), embedder, embedder.space),
-        ([(path, found.get(path)) for path in new[i : i + side]] for i in range(0, len(new), side)),
-        jobs=jobs,
-        cluster=cluster,
-    )
-    saved = time.perf_counter()
-    with contextlib.closing(treated):
-        try:
-            for host, path, digest, content in progress(_each(treated), len(new), "embed"):
-                report.hosts.update([host] if cluster and host else [])
-                take(path, digest, content)
-                if time.perf_counter() - saved > CHECKPOINT_SECONDS:
-                    save_embeddings(unfinished, result())
-                    saved = time.perf_counter()
-        except KeyboardInterrupt:
-            if rows:
-                save_embeddings(unfinished, result())
-            raise
-    if not rows:
-        raise ArtifactError(f"no face in {inputs} can be read", "run `facerec detect --force`")
-    report.done = len(rows) - report.skipped
-    report.failed.sort(key=lambda failure: failure.source)
-    if force or report.done or not _same(output, result()):
-        save_embeddings(output, result())
-    unfinished.unlink(missing_ok=True)
+                for made in progress(_each(treated), new, "embed"):
+                    report.hosts.update([made[0]] if cluster and made[0] else [])
+                    take(made)
+                    if time.perf_counter() - saved > CHECKPOINT_SECONDS:
+                        last, saved = checkpoint(last), time.perf_counter()
+            except KeyboardInterrupt:
+                checkpoint(last)
+                raise
+        if not count("rows"):
+            raise ArtifactError(f"no face in {inputs} can be read", "run `facerec detect --force`")
+        report.done = count("rows") - report.skipped
+        report.failed.sort(key=lambda failure: failure.source)
+        faces = replace(faces, failures=(*failures, *report.failed))
+        if force or report.done or not _same(output, faces, _columns(tables, embedder.dim)):
+            write_records(hosts, _hosts(tables, key))
+            save_embeddings(output, faces, _columns(tables, embedder.dim))
+    for path in unfinished:
+        path.unlink(missing_ok=True)
     report.seconds = time.perf_counter() - start
     return report
 
@@ -234,36 +230,113 @@ def _each(treated: Iterator[list[Made] | Crashed[tuple[str, Face | None]]]) -> I
             yield from some
 
 
-def _known(
-    files: Sequence[Path], embedder: Embedder
-) -> tuple[dict[str, Any], Gate | None, tuple[tuple[str, str], ...]]:
-    """Digest → (vector, quality) of what earlier runs embedded in the same space, the gate for it, and look-alikes."""
-    known: dict[str, Any] = {}
+# --- tables --------------------------------------------------------------------------------------
+
+
+def _note_crops(tables: Tables, inputs: Path) -> tuple[Failure, ...]:
+    """Notes the crops that are there; returns what detect made nothing of."""
+    with contextlib.closing(Names()) as names:
+        for name in stores.names(inputs) if stores.in_store(inputs) else ():
+            names.add(name)
+        missed: dict[str, Failure] = {}
+        for record in read_manifest(inputs):
+            missed.pop(record.input, None)
+            if record.error is not None:
+                missed[record.input] = Failure(record.input, record.error, record.label, record.split)
+            for out in record.outputs:
+                if out["path"] in names if stores.in_store(inputs) else (inputs / out["path"]).exists():
+                    face = json.dumps(Face.from_json(out).to_json()) if "box" in out else None
+                    values = packed(out["path"]), packed(record.label), packed(record.split), face
+                    tables.execute("REPLACE INTO crops (path, label, split, face) VALUES (?, ?, ?, ?)", values)
+        return tuple(missed.values())
+
+
+def _note_known(
+    tables: Tables, files: Sequence[Path], hosts: Path, space: Space
+) -> tuple[Gate | None, tuple[tuple[str, str], ...]]:
+    """Notes what earlier runs embedded in the same space; returns the gate for it, and look-alikes."""
     gate, lookalikes = None, None
-    for file in files:
-        if not file.exists():
-            continue
+    for number, file in enumerate(files):
         try:
-            earlier = load_embeddings(file)
-        except ArtifactError:
-            continue  # damaged or foreign: it is made again
-        lookalikes = earlier.lookalikes if lookalikes is None else lookalikes  # of the people, in whatever space
-        if earlier.space == embedder.space:
-            known.update(zip(earlier.digests.tolist(), zip(earlier.vectors, earlier.quality, strict=True), strict=True))
-            gate = gate or earlier.gate
-    return known, gate, lookalikes or ()
+            for piece in embeddings_pieces(file):
+                lookalikes = piece.lookalikes if lookalikes is None else lookalikes  # of the people, in whatever space
+                if piece.space == space:
+                    gate = gate or piece.gate
+                    for digest, vector, quality in zip(piece.digests, piece.vectors, piece.quality, strict=True):
+                        values = packed(digest), vector.tobytes(), float(quality), number
+                        tables.execute("REPLACE INTO known VALUES (?, ?, ?, '', ?)", values)
+        except ArtifactError:  # missing, damaged or foreign: it is made again
+            tables.execute("DELETE FROM known WHERE file = ?", (number,))
+    for record in read_manifest(hosts.parent, hosts.name):
+        tables.execute("UPDATE known SET host = ? WHERE digest = ?", (record.host, packed(record.sha256)))
+    return gate, lookalikes or ()
 
 
-def _same(output: Path, result: Embeddings) -> bool:
+def _new(tables: Tables) -> Iterator[tuple[str, Face | None]]:
+    for path, face in tables.execute("SELECT path, face FROM crops WHERE new ORDER BY path"):
+        yield unpacked(path), Face.from_json(json.loads(face)) if face else None
+
+
+def _rows(tables: Tables, what: str, after: int = 0) -> Iterator[list[tuple[Any, ...]]]:
+    """Something of each row, `PIECE` at a time, in the order of the paths; or of those after a row, as they came."""
+    order = "number" if after else "path"
+    rows = tables.execute(f"SELECT {what} FROM rows JOIN crops USING (path) WHERE number > {after} ORDER BY {order}")
+    while some := rows.fetchmany(PIECE):
+        yield some
+
+
+def _columns(tables: Tables, dim: int, after: int = 0) -> dict[str, Column]:
+    """The arrays of the rows."""
+    n = int(tables.value("SELECT count(*) FROM rows WHERE number > ?", after))
+
+    def vectors() -> Iterator[np.ndarray]:
+        for some in _rows(tables, "vector", after):
+            piece = np.frombuffer(b"".join(row[0] for row in some), np.float32).reshape(-1, dim)
+            require_unit(piece)
+            yield piece
+
+    def text(name: str) -> Column:
+        longest = f"SELECT max(length(CAST({name} AS TEXT))) FROM rows JOIN crops USING (path) WHERE number > ?"
+        dtype = np.dtype(f"U{max(tables.value(longest, after), 1)}")
+        pieces = (np.array([unpacked(row[0]) for row in some], dtype) for some in _rows(tables, name, after))
+        return Column(dtype, (n,), pieces)
+
+    def quality() -> Iterator[np.ndarray]:
+        for some in _rows(tables, "quality", after):
+            yield np.array([np.nan if row[0] is None else row[0] for row in some])  # SQLite has no NaN
+
+    dates = (np.full(len(some), "", "U10") for some in _rows(tables, "1", after))
+    return {
+        "vectors": Column(np.dtype(np.float32), (n, dim), vectors()),
+        "labels": text("label"),
+        "sources": text("path"),
+        "splits": text("split"),
+        "digests": text("digest"),
+        "quality": Column(np.dtype(np.float32), (n,), quality()),
+        "added": Column(np.dtype("U10"), (n,), dates),
+    }
+
+
+def _hosts(tables: Tables, key: Callable[[str], str], after: int = 0) -> Iterator[Record]:
+    """What a cluster made, as a manifest says it."""
+    for some in _rows(tables, "path, digest, label, split, host", after):
+        for path, digest, label, split, host in some:
+            if host:
+                made = unpacked(path), unpacked(digest), unpacked(label), unpacked(split)
+                yield Record(key(made[0]), made[1], {}, label=made[2], split=made[3], host=host)
+
+
+def _same(output: Path, faces: Embeddings, columns: dict[str, Column]) -> bool:
     """Whether the file already holds these very rows."""
+    names = ("sources", "labels", "splits", "digests")
+    ours = zip(*(columns[name].pieces for name in names), strict=True)
     try:
-        earlier = load_embeddings(output)
+        for number, piece in enumerate(embeddings_pieces(output)):
+            if number == 0 and (piece.space, piece.failures) != (faces.space, faces.failures):
+                return False
+            mine = next(ours, ())
+            if not mine or not all(np.array_equal(getattr(piece, f), m) for f, m in zip(names, mine, strict=True)):
+                return False
     except ArtifactError:
         return False
-    return (
-        earlier.space == result.space
-        and earlier.failures == result.failures
-        and all(
-            np.array_equal(getattr(earlier, f), getattr(result, f)) for f in ("sources", "labels", "splits", "digests")
-        )
-    )
+    return next(ours, None) is None

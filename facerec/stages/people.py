@@ -68,11 +68,11 @@ class Project:
             if path.suffix == ".npz" and (kind := npz_kind(path)) in ("embeddings", "classifier"):
                 yield path, kind
 
-    def manifests(self) -> Iterator[Path]:
-        """Folders that a stage wrote."""
+    def manifests(self) -> Iterator[Manifest]:
+        """Of the folders and files that a stage wrote."""
         for path in self.walk():
-            if path.name == MANIFEST:
-                yield path.parent
+            if path.name == MANIFEST or path.name.endswith(f".{MANIFEST}"):
+                yield Manifest(path.parent, path.name)
 
     def people_folders(self, name: str) -> Iterator[Path]:
         """Folders of a person's photos: raw_images/NAME, raw_images/train/NAME, the gallery's crops."""
@@ -135,15 +135,16 @@ def forget(project: Project, name: str, *, really: bool) -> list[str]:
             photos = clusters.forget(project.root / "clusters", name)
             done.append(f"their photos stay where they are: {', '.join(photos)}")
     videos = []
-    for folder in list(project.manifests()):
-        records = [r for r in read_manifest(folder) if r.label == name]
+    for manifest in list(project.manifests()):
+        folder = manifest.folder
+        records = [r for r in read_manifest(folder, manifest.path.name) if r.label == name]
         if not records:
             continue
         outputs = sum(len(r.outputs) for r in records)
-        note(folder, f"{outputs} pictures of {len(records)} inputs, with their lines in {MANIFEST}")
+        note(folder, f"{outputs} pictures of {len(records)} inputs, with their lines in {manifest.path.name}")
         videos += [folder.parent / r.input for r in records if r.outputs and "seconds" in r.outputs[0]]
         if really:
-            with Manifest(folder) as manifest:
+            with manifest:
                 manifest.forget([r.input for r in records])
     for folder in sorted({f for f in project.people_folders(name) if f.is_dir()}):
         note(folder, f"{sum(p.is_file() for p in folder.rglob('*'))} files")
@@ -192,10 +193,10 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
     if old == new:
         raise UsageError(f"{old!r} is called that already", "give another name")
     files = {path: (kind, _labels(path, kind)[0]) for path, kind in project.arrays()}
-    folders = {folder: list(read_manifest(folder)) for folder in project.manifests()}
+    manifests = {m: list(read_manifest(m.folder, m.path.name)) for m in project.manifests()}
     places = [f for f in project.people_folders(old) if f.is_dir()]
     known = {label for _, labels in files.values() for label in labels}
-    known |= {r.label for records in folders.values() for r in records}
+    known |= {r.label for records in manifests.values() for r in records}
     database = project.database
     there = {n: held for n in (old, new) if database and (held := _held(database, n)) is not None}
     known |= there.keys()
@@ -209,23 +210,25 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
         database.rename(old, new)
         changed.append(f"{database}: {there[old]} vectors")
     # crops first: their manifest names raw images by their old paths, which are moved after
-    for folder, records in folders.items():
+    for manifest, records in manifests.items():
+        folder = manifest.folder
         for output in (folder / o["path"] for r in records if r.label == old for o in r.outputs):
             _move(output, folder / _swap(output.relative_to(folder), old, new), moved)
     for place in places:
         for file in sorted(p for p in place.rglob("*") if p.is_file()):
             _move(file, place.with_name(new) / file.relative_to(place), moved)
-    for folder, records in folders.items():
+    for manifest, records in manifests.items():
+        folder = manifest.folder
         for r in records:
             source = folder.parent / r.input
             if r.label == old and source.exists() and "seconds" in (r.outputs or [{}])[0]:  # a video's name is a label
                 stem = new if source.stem == old else source.stem
                 base = folder.parent / _swap(Path(r.input), old, new)
                 _move(source, base.with_name(stem + source.suffix), moved)
-    for folder, records in folders.items():
-        if any(r.label == old for r in records):
-            _rewrite(folder, records, old, new, moved)
-            changed.append(f"{_shown(project, folder)}: {sum(r.label == old for r in records)} inputs")
+    for manifest, records in manifests.items():
+        if number := sum(r.label == old for r in records):
+            _rewrite(manifest, records, old, new, moved)
+            changed.append(f"{_shown(project, manifest.path)}: {number} inputs")
     for path, (kind, labels) in files.items():
         if old not in labels and old not in _labels(path, kind)[1]:
             continue
@@ -283,9 +286,10 @@ def _renamed(rows: Embeddings, old: str, new: str, moved: dict[Path, Path], base
     return replace(renamed(rows, old, new), labels=labels, sources=sources)
 
 
-def _rewrite(folder: Path, records: list[Record], old: str, new: str, moved: dict[Path, Path]) -> None:
-    with Manifest(folder) as manifest:
-        for key in list(manifest.records):  # `clear` is quadratic
+def _rewrite(manifest: Manifest, records: list[Record], old: str, new: str, moved: dict[Path, Path]) -> None:
+    folder = manifest.folder
+    with manifest:
+        for key in manifest.records:  # `clear` is quadratic
             del manifest.records[key]
         for r in records:
             if r.label == old:

@@ -1,0 +1,67 @@
+"""What a run must remember of each of its photos, on disk instead of in memory, which stays the same for millions.
+
+Each is an SQLite database without a name: pages beyond its cache (2 MB) go to a file in the folder for temporary files
+that only this process can open and that is gone when it ends. Text is packed, since names of files need not be Unicode.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+from facerec.errors import ArtifactError
+
+
+class Tables(sqlite3.Connection):
+    """A database of this run, empty but for the tables of a schema; for one thread at a time.
+
+    Use as ``with contextlib.closing(Tables(schema))``.
+
+    Raises:
+        ArtifactError: of `execute`: there is no room for it.
+    """
+
+    def __init__(self, schema: str) -> None:
+        super().__init__("", isolation_level=None, check_same_thread=False)
+        self.executescript(f"PRAGMA journal_mode = OFF; {schema}")
+
+    def execute(self, statement: str, values: Iterable[Any] = ()) -> sqlite3.Cursor:  # type: ignore[override]
+        try:
+            return super().execute(statement, tuple(values))
+        except sqlite3.OperationalError as error:
+            cure = "make room in the folder for temporary files, or name another: SQLITE_TMPDIR=…"
+            raise ArtifactError(f"no room for what is to be remembered ({error})", cure) from error
+
+    def value(self, statement: str, *values: Any) -> Any:
+        """The first column of the first row; None where there is no row."""
+        row = self.execute(statement, values).fetchone()
+        return None if row is None else row[0]
+
+
+class Names:
+    """A set of strings."""
+
+    def __init__(self) -> None:
+        self._tables = Tables("CREATE TABLE names (name BLOB PRIMARY KEY) WITHOUT ROWID")
+
+    def add(self, name: str) -> bool:
+        """Takes a name; whether it is new."""
+        return self._tables.execute("INSERT OR IGNORE INTO names VALUES (?)", (packed(name),)).rowcount > 0
+
+    def close(self) -> None:
+        """Forgets them all."""
+        self._tables.close()
+
+    def __contains__(self, name: str) -> bool:
+        return self._tables.value("SELECT 1 FROM names WHERE name = ?", packed(name)) is not None
+
+
+def packed(text: str) -> bytes:
+    """A string that may hold what is not Unicode; the bytes' order is the strings'."""
+    return text.encode(errors="surrogatepass")
+
+
+def unpacked(data: bytes) -> str:
+    """The inverse of `packed`."""
+    return data.decode(errors="surrogatepass")
