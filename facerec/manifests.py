@@ -303,11 +303,15 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
         path.unlink()
 
 
-def append_records(path: Path, records: Iterable[Record]) -> None:
+def append_records(path: Path, records: Iterator[Record]) -> None:
     """Adds to a manifest of a file on disk; safe with one that was cut off."""
+    first = next(records, None)
+    if first is None:
+        return
     try:
+        make_folder(path.parent)
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:  # noqa: PTH123
-            file.writelines(itertools.chain([b"\n"], map(_line, records)))
+            file.writelines(itertools.chain([b"\n", _line(first)], map(_line, records)))
     except OSError as error:
         raise cannot_write(path, error) from error
 

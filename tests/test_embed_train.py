@@ -1,6 +1,8 @@
 """embed and train: vectors from crops, and a classifier with its honest score."""
 
+import itertools
 import json
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +12,7 @@ from conftest import CROP, SPACE, FakeDetector, FakeEmbedder, photo, photos, sav
 from facerec.artifacts import load_embeddings, save_embeddings
 from facerec.classify import KINDS, Classifier
 from facerec.errors import ArtifactError, DataError, FacerecError, UsageError
+from facerec.manifests import read_manifest
 from facerec.stages import embed as stage
 from facerec.stages.detect import detect
 from facerec.stages.train import train
@@ -168,6 +171,68 @@ def test_nothing_to_embed_says_what_to_run(in_tmp):
     next(processed.rglob("*.png")).write_bytes(b"x")
     with pytest.raises(ArtifactError, match=r"no face in .* can be read"):
         go(processed)
+
+
+# --- which host made what ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """Work that is asked of a cluster is done here, each time by another host."""
+    made = itertools.count()
+    real = stage.spread
+
+    def spread(work, chunks, *, jobs, cluster):
+        monkeypatch.setattr(stage, "worker_name", lambda: f"host{next(made) // 4}/1")
+        return real(work, chunks, jobs=jobs)
+
+    monkeypatch.setattr(stage, "spread", spread)
+    monkeypatch.setattr(stage, "BATCH", 3)
+    return "dask://there:8786"
+
+
+def hosts(processed):
+    """Crop → host, as the manifest beside the vectors says."""
+    folder = processed.parent / "embeddings"
+    return {r.input.removeprefix("processed/"): r.host for r in read_manifest(folder, "faces.manifest.jsonl")}
+
+
+def test_a_manifest_beside_the_vectors_says_which_host_made_each(processed, cluster):
+    go(processed)
+    here = (processed.parent / "embeddings" / "faces.npz").read_bytes()
+    assert not (processed.parent / "embeddings" / "faces.manifest.jsonl").exists()
+    report = go(processed, cluster=cluster, force=True)
+    told = hosts(processed)
+    assert (processed.parent / "embeddings" / "faces.npz").read_bytes() == here
+    assert list(told) == loaded(processed).sources.tolist() and Counter(told.values()) == report.hosts
+    assert len(set(told.values())) == 2
+    detected(processed.parent, {**PEOPLE, "dora": 4}, test_size=0.6)  # some move to the other side
+    assert go(processed).done == 4
+    assert set(hosts(processed)) == {s for s in loaded(processed).sources.tolist() if "dora" not in s}
+    go(processed, force=True)
+    assert not (processed.parent / "embeddings" / "faces.manifest.jsonl").exists()
+
+
+def test_hosts_of_a_run_that_was_interrupted_are_kept(processed, cluster, monkeypatch):
+    monkeypatch.setattr(stage, "CHECKPOINT_SECONDS", -1)
+    with pytest.raises(KeyboardInterrupt):
+        go(processed, FakeEmbedder(interrupt_after=15), cluster=cluster)
+    assert go(processed).done == 9
+    told = hosts(processed)
+    assert len(told) == 15 and set(told) < set(loaded(processed).sources.tolist())
+
+
+@pytest.mark.parametrize("name", ["ana", "zoe"])
+def test_forget_and_rename_change_that_manifest_too(processed, cluster, run, name):
+    go(processed, cluster=cluster)
+    answer = run(*(["forget", "ana", "--yes"] if name == "ana" else ["rename", "ana", name]))
+    assert answer.code == (3 if name == "ana" else 0)  # photos stay that are not in raw_images/
+    told = hosts(processed)
+    assert set(told) == set(loaded(processed).sources.tolist()) and len(told) == (14 if name == "ana" else 24)
+    assert not any("ana" in crop for crop in told)
+    assert {r.label for r in read_manifest(processed.parent / "embeddings", "faces.manifest.jsonl")} == (
+        {"ben", "cleo"} | ({name} - {"ana"})
+    )
 
 
 # --- train ---------------------------------------------------------------------------------------

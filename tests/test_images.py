@@ -1,6 +1,7 @@
 """Pictures: decoding of whatever people have, cropping, choosing, comparing."""
 
 import io
+import re
 
 import cv2
 import numpy as np
@@ -174,6 +175,16 @@ def test_images_are_found_below_in_natural_order_without_hidden_ones(tmp_path):
 )
 def test_natural_key_orders_numbers_by_value(names):
     assert sorted(reversed(names), key=natural_key) == names
+
+
+def test_natural_key_compares_words_and_numbers_in_turn():
+    rng = np.random.default_rng(3)
+    texts = ["".join(rng.choice(list("ab/ .019٣李\udc80"), rng.integers(0, 9))) for _ in range(2000)]
+
+    def parts(text):
+        return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
+
+    assert sorted(texts, key=natural_key) == sorted(texts, key=parts)
 
 
 # --- choosing and cropping -----------------------------------------------------------------------

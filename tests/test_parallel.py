@@ -392,6 +392,8 @@ def test_the_pipeline_on_dask_writes_the_same_bytes(dask, project, run, caplog):
     hosts = Counter(record.host for record in read_manifest(project / "there"))
     assert len(hosts) == 2 and all(host.startswith(f"{socket.gethostname()}/") for host in hosts)
     assert {record.host for record in read_manifest(project / "here")} == {""}
+    assert dict(Counter(record.host for record in read_manifest(project, "there.manifest.jsonl"))) == embedded["hosts"]
+    assert not (project / "here.manifest.jsonl").exists()
 
 
 @pytest.mark.real
