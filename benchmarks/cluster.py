@@ -23,7 +23,7 @@ REPEATS = 3
 KILL = 20  # seconds between two kills
 KILLS = 3
 
-COPIES = 5  # of lfw-dev, for the memory of a larger run
+COPIES = 1, 5, 10  # of lfw-dev, for the memory of larger and larger runs
 
 HERE = "local joblib"
 AS_ADVISED = {  # by docs/scale.md, for the processes of a cluster
@@ -138,11 +138,11 @@ def peaks(folder: Path, cluster: str, photos: Path) -> dict[str, float]:
     return most
 
 
-def copies(temp: Path) -> Path:
+def copies(temp: Path, number: int) -> Path:
     """lfw-dev several times over, everybody under as many names; links, which cost no room."""
-    top = temp / "copies"
+    top = temp / f"{number} copies"
     for photo in find_images(data("lfw-dev")):
-        for i in range(COPIES):
+        for i in range(number):
             folder = top / f"{photo.parent.name}_{i}"
             folder.mkdir(parents=True, exist_ok=True)
             (folder / photo.name).symlink_to(photo)
@@ -237,16 +237,21 @@ def main(section: Section) -> None:
             {"workers killed": "{}", "complete runs meanwhile": "{}", "same crops and vectors": "{}"},
             [[kills, runs, "yes" if same else "**no**"]],
         )
-        photos = copies(temp)
-        few, many = len(find_images(data("lfw-dev"))), len(find_images(photos))
+        photos = [copies(temp, number) for number in COPIES]
         with dask(temp) as (address, _):
-            once = peaks(temp / "once", address, data("lfw-dev"))
-            often = peaks(temp / "often", address, photos)
+            most = [peaks(temp / "memory", address, folder) for folder in photos]
+        numbers = [len(find_images(folder)) for folder in photos]
+        more = numbers[-1] - numbers[-2]
         section.table(
             "Largest resident memory, MB, of the same processes one run after the other",
-            {"process": "{}", f"{few} photos": "{:.0f}", f"then {many}": "{:.0f}", "kB a photo more": "{:.1f}"},
+            {
+                "process": "{}",
+                f"{numbers[0]} photos": "{:.0f}",
+                **{f"then {number}": "{:.0f}" for number in numbers[1:]},
+                f"kB for each of the last {more} more": "{:.2f}",
+            },
             [
-                [kind, once[kind], often[kind], (often[kind] - once[kind]) * 1000 / (many - few)]
+                [kind, *(run[kind] for run in most), (most[-1][kind] - most[-2][kind]) * 1000 / more]
                 for kind in KINDS.values()
             ],
         )

@@ -17,7 +17,8 @@ import numpy as np
 from facerec import stores
 from facerec.artifacts import TEMPORARY, move, remove, write_image
 from facerec.errors import InputError, UsageError
-from facerec.images import find_files, sharpness, thumbnail
+from facerec.images import natural_key, sharpness, thumbnail, walk_files
+from facerec.scratch import Tables, packed, unpacked
 from facerec.stages.common import Item, process
 from facerec.types import Progress, StageReport, no_progress
 from facerec.video import Frame, Video, is_video
@@ -59,27 +60,18 @@ def extract(
     """
     if count < 1 or (every is not None and every < 1):
         raise UsageError("--count and --every take a number of 1 or more")
-    found = list(labelled_videos(inputs))
-    if not found:
+    items = (item for videos in videos_by_person(inputs) for item in shared_out(videos, count, every))
+    first = next(items, None)
+    if first is None:
         raise UsageError(
             f"no videos in {', '.join(map(str, inputs))}",
             "name them NAME.mp4, or put them into folders: NAME/anything.mp4",
         )
-    per_person = Counter(label for _, label in found)
-    seen: Counter[str] = Counter()
-    stems = Counter((label, path.stem) for path, label in found)
-    items = []
-    for path, label in found:
-        rank, videos = seen[label], per_person[label]
-        seen[label] += 1
-        share = count // videos + (rank < count % videos)
-        name = path.stem if stems[label, path.stem] == 1 else f"{path.stem}_{path.suffix[1:].lower()}_{rank}"
-        items.append(Item(path, label, name=name, options={"every": every} if every else {"count": share}))
 
     work = partial(take_frames, output.absolute())
     options: dict[str, Any] = {}
     return process(
-        "extract", items, inputs, output, options, work,
+        "extract", itertools.chain([first], items), inputs, output, options, work,
         jobs=jobs, cluster=cluster, together=1, force=force, strict=strict, progress=progress,
     )  # fmt: skip
 
@@ -124,17 +116,37 @@ def _staging(output: Path, video: Path) -> Iterator[Path]:
         remove(staging)
 
 
-def labelled_videos(inputs: Sequence[Path]) -> Iterator[tuple[Path, str]]:
-    """(video, label): the first folder below an input folder, else the file's stem."""
-    for top in inputs:
+def shared_out(videos: Sequence[tuple[Path, str]], count: int, every: int | None) -> Iterator[Item]:
+    """A person's videos, each with its share of the person's frames."""
+    stems = Counter(path.stem for path, _ in videos)
+    for rank, (path, label) in enumerate(videos):
+        share = count // len(videos) + (rank < count % len(videos))
+        name = path.stem if stems[path.stem] == 1 else f"{path.stem}_{path.suffix[1:].lower()}_{rank}"
+        yield Item(path, label, name=name, options={"every": every} if every else {"count": share})
+
+
+def videos_by_person(inputs: Sequence[Path]) -> Iterator[list[tuple[Path, str]]]:
+    """(video, label) of a person at a time, in the order of the inputs and, in each, in natural order."""
+    with contextlib.closing(Tables("CREATE TABLE videos (label BLOB, top INTEGER, natural BLOB, path BLOB)")) as tables:
+        for path, label, top in labelled_videos(inputs):
+            values = packed(label), top, natural_key(path), packed(str(path))
+            tables.execute("INSERT INTO videos VALUES (?, ?, ?, ?)", values)
+        rows = tables.execute("SELECT label, path FROM videos ORDER BY label, top, natural, path")
+        for label, videos in itertools.groupby(rows, lambda row: row[0]):
+            yield [(stores.folder(unpacked(path)), unpacked(label)) for _, path in videos]
+
+
+def labelled_videos(inputs: Sequence[Path]) -> Iterator[tuple[Path, str, int]]:
+    """(video, label, number of its input); the label: the first folder below an input folder, else the file's stem."""
+    for number, top in enumerate(inputs):
         if stores.is_file(top):
             if not is_video(top):
                 raise UsageError(f"{top} is not a video by its name", "rename it, for example to NAME.mp4")
-            yield top, top.stem
+            yield top, top.stem, number
         elif stores.is_folder(top):
-            for path in find_files(top, is_video):
+            for path in walk_files(top, is_video):
                 parts = path.relative_to(top).parts
-                yield path, parts[0] if len(parts) > 1 else path.stem
+                yield path, parts[0] if len(parts) > 1 else path.stem, number
         else:
             raise stores.absent(top, f"there is no {top}", "give a video or a folder of videos")
 
