@@ -29,7 +29,8 @@ ANSWER = 15  # seconds that a scheduler has for its first answer
 WAIT = 60  # seconds that a cluster has to start its first worker
 RAY_TRIES = 3  # one in eight of the servers that it forks for a client hangs: a fork beside gRPC's threads
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-CHUNK, CHUNK_BYTES = 16, 32_000_000  # items and bytes that travel together
+CHUNK, MOST, CHUNK_BYTES = 16, 256, 32_000_000  # items that travel together: of few, of very many; and their bytes
+CHUNKS = 10_000  # of one run, before they get larger
 
 log = logging.getLogger("facerec")
 
@@ -62,6 +63,11 @@ class _Place:
 def worker_name() -> str:
     """Host and process that this runs in."""
     return f"{socket.gethostname()}/{os.getpid()}"
+
+
+def chunk_size(number: int, least: int = CHUNK) -> int:
+    """How many of a number of items travel together: Dask's scheduler remembers something of each chunk for ever."""
+    return max(least, min(number // CHUNKS, MOST))
 
 
 def chunked(items: Iterable[T], size: Callable[[T], int], most: int = CHUNK) -> Iterator[list[T]]:

@@ -20,7 +20,7 @@ from conftest import CROP, FakeDetector, FakeEmbedder, numbered, photos, save, t
 from facerec import parallel
 from facerec.errors import FacerecError, SpaceError, UsageError
 from facerec.manifests import read_manifest
-from facerec.parallel import CHUNK, CHUNK_BYTES, Crashed, chunked, spread
+from facerec.parallel import CHUNK, CHUNK_BYTES, Crashed, chunk_size, chunked, spread
 from facerec.runtime import Portable
 from facerec.stages import common
 from facerec.stages.detect import detect
@@ -104,6 +104,11 @@ def test_chunks_are_bounded_in_number_and_bytes():
     assert max(len(chunk) for chunk in chunks) == CHUNK
     assert all(sum(chunk) <= CHUNK_BYTES or len(chunk) == 1 for chunk in chunks)
     assert list(chunked([], len)) == []
+
+
+def test_chunks_of_many_are_larger():
+    assert [chunk_size(n) for n in (0, 160_000, 200_000, 2_000_000, 50_000_000)] == [16, 16, 20, 200, 256]
+    assert chunk_size(24, 3) == 3
 
 
 def test_what_kills_its_process_is_found_and_the_rest_is_done():

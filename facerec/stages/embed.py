@@ -21,7 +21,7 @@ from facerec.artifacts import PIECE, Column, embeddings_pieces, save_embeddings,
 from facerec.errors import ArtifactError, FacerecError, InputError, SpaceError
 from facerec.images import decode_image, read_bytes, stack_crops
 from facerec.manifests import MANIFEST, Manifest, Record, append_records, read_manifest, write_records
-from facerec.parallel import Crashed, chunked, spread, worker_name
+from facerec.parallel import Crashed, chunk_size, chunked, spread, worker_name
 from facerec.quality import assess
 from facerec.scratch import Names, Tables, packed, unpacked
 from facerec.stages.common import require_folder, require_npz
@@ -156,7 +156,7 @@ def embed(
         new = count("crops WHERE new")
         treated = spread(
             partial(vectors_of, inputs.absolute(), embedder, embedder.space),
-            chunked(_new(tables), lambda _: 0, max(min(BATCH, -(-new // jobs)), 1)),
+            chunked(_new(tables), lambda _: 0, chunk_size(new, max(min(BATCH, -(-new // jobs)), 1))),
             jobs=jobs,
             cluster=cluster,
         )
@@ -190,7 +190,7 @@ Made = tuple[str, str, str, tuple[FloatArray, float] | str]
 
 
 def vectors_of(inputs: Path, embedder: Embedder, space: Space, crops: Sequence[tuple[str, Face | None]]) -> list[Made]:
-    """Embeds a batch, wherever this runs.
+    """Embeds crops, wherever this runs.
 
     Args:
         inputs: what the paths are below.
@@ -217,7 +217,8 @@ def vectors_of(inputs: Path, embedder: Embedder, space: Space, crops: Sequence[t
             images.append(image)
         except InputError as error:
             made.append((host, path, "", f"{error.what}: run `facerec detect --force`"))
-    vectors = iter(embedder.embed(stack_crops(images, size)))
+    batches = (embedder.embed(stack_crops(images[i : i + BATCH], size)) for i in range(0, len(images), BATCH))
+    vectors = itertools.chain.from_iterable(batches)
     return [(h, p, d, what if isinstance(what, str) else (next(vectors), what[1])) for h, p, d, what in made]
 
 
