@@ -28,6 +28,7 @@ COPIES = 1, 5, 10  # of lfw-dev, for the memory of larger and larger runs
 HERE = "local joblib"
 AS_ADVISED = {  # by docs/scale.md, for the processes of a cluster
     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "DASK_DISTRIBUTED__ADMIN__LOW_LEVEL_LOG_LENGTH": "10",
     "GRPC_ENABLE_FORK_SUPPORT": "0",
 }
 KINDS = {  # how a process is told by its command line

@@ -27,10 +27,12 @@ from facerec.errors import FacerecError, UsageError
 
 ANSWER = 15  # seconds that a scheduler has for its first answer
 WAIT = 60  # seconds that a cluster has to start its first worker
+LOG = 10  # messages that a Dask client keeps of those sent, with the paths in them; 1,000 by itself
 RAY_TRIES = 3  # one in eight of the servers that it forks for a client hangs: a fork beside gRPC's threads
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-CHUNK, MOST, CHUNK_BYTES = 16, 256, 32_000_000  # items that travel together: of few, of very many; and their bytes
-CHUNKS = 10_000  # of one run, before they get larger
+CHUNK, MOST, CHUNK_BYTES = 16, 64, 32_000_000  # items that travel together, at least and at most, and their bytes
+SHARE = 8  # chunks that each worker has yet to do, where they are between these bounds
+CHUNKS, MOST_OF_MANY = 10_000, 256  # of one run, before they get larger: Dask's scheduler remembers each for ever
 
 log = logging.getLogger("facerec")
 
@@ -50,11 +52,13 @@ class _Place:
     """A backend that has been started.
 
     Attributes:
+        workers: how many work side by side.
         run: joblib's calls → their results, as they are ready; calls are taken as workers become free.
         crashes: what it raises when workers have died.
         far: on other hosts.
     """
 
+    workers: int
     run: Callable[[Iterable[Any]], Iterator[Any]]
     crashes: tuple[type[BaseException], ...] = ()
     far: bool = False
@@ -65,29 +69,45 @@ def worker_name() -> str:
     return f"{socket.gethostname()}/{os.getpid()}"
 
 
-def chunk_size(number: int, least: int = CHUNK) -> int:
-    """How many of a number of items travel together: Dask's scheduler remembers something of each chunk for ever."""
-    return max(least, min(number // CHUNKS, MOST))
+def chunked(
+    items: Iterable[T],
+    number: int,
+    workers: int,
+    *,
+    least: int = CHUNK,
+    most: int = MOST,
+    weight: Callable[[T], int] = lambda _: 0,
+) -> Iterator[list[T]]:
+    """Items in lists: longer ones first, since each costs 20 ms on a cluster, and shorter ones at the end, so that all
+    workers stop at the same time.
 
-
-def chunked(items: Iterable[T], size: Callable[[T], int], most: int = CHUNK) -> Iterator[list[T]]:
-    """Items in lists of at most `most`, and of `CHUNK_BYTES` unless one alone is larger."""
+    Args:
+        items: `number` of them.
+        number: of items.
+        workers: that they are for.
+        least: items of a list; fewer where they weigh more than `CHUNK_BYTES`.
+        most: items of a list; more of very many.
+        weight: an item's bytes.
+    """
+    most = max(most, min(number // CHUNKS, MOST_OF_MANY)) if most > 1 else 1
     chunk: list[T] = []
-    weight = 0
+    heavy, left = 0, number
     for item in items:
-        more = size(item)
-        if chunk and (len(chunk) == most or weight + more > CHUNK_BYTES):
+        more = weight(item)
+        full = len(chunk) >= min(max(left // (SHARE * workers), least), most)
+        if chunk and (full or heavy + more > CHUNK_BYTES):
             yield chunk
-            chunk, weight = [], 0
+            left -= len(chunk)
+            chunk, heavy = [], 0
         chunk.append(item)
-        weight += more
+        heavy += more
     if chunk:
         yield chunk
 
 
 def spread(
     work: Callable[[Sequence[T]], R],
-    chunks: Iterable[Sequence[T]],
+    chunks: Callable[[int], Iterable[Sequence[T]]],
     *,
     jobs: int = 1,
     processes: bool = False,
@@ -97,7 +117,7 @@ def spread(
 
     Args:
         work: treats a chunk. A function of a module or a `functools.partial` of one, where it has to travel.
-        chunks: the work, drawn as it goes.
+        chunks: number of workers → the work, drawn as it goes.
         jobs: chunks treated side by side, on this machine.
         processes: each in a process of its own, not a thread.
         cluster: ``dask://HOST:PORT`` or ``ray://HOST:PORT``; None for this machine.
@@ -107,7 +127,7 @@ def spread(
         FacerecError: its workers are of another version.
     """
     with _place(jobs, processes, cluster) as place:
-        yield from _surviving(place, work, chunks)
+        yield from _surviving(place, work, chunks(place.workers))
 
 
 def _surviving(
@@ -174,6 +194,16 @@ def _keep_memory() -> None:
             libc.mallopt(M_TRIM_THRESHOLD, 64 << 20)
 
 
+class _Calls:
+    """joblib's calls that travel together, on a worker; its name in Dask's dashboard."""
+
+    def __repr__(self) -> str:
+        return "facerec"
+
+    def __call__(self, tasks: Sequence[tuple[Any, Any, Any]]) -> list[Any]:
+        return [function(*args, **options) for function, args, options in tasks]
+
+
 # --- places --------------------------------------------------------------------------------------
 
 _START = {"dask": "start it: `dask scheduler`", "ray": "start it: `ray start --head`"}
@@ -219,19 +249,21 @@ def _raised(result: T) -> T:
 @contextlib.contextmanager
 def _machine(jobs: int, processes: bool) -> Iterator[_Place]:
     if not processes or jobs == 1:
-        yield _Place(_generated(n_jobs=jobs, backend="threading"))
+        yield _Place(jobs, _generated(n_jobs=jobs, backend="threading"))
         return
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
-    yield _Place(_generated(n_jobs=jobs, backend="loky"), (BrokenProcessPool,))
+    yield _Place(jobs, _generated(n_jobs=jobs, backend="loky"), (BrokenProcessPool,))
 
 
 @contextlib.contextmanager
 def _dask(address: str) -> Iterator[_Place]:
+    import dask
     from distributed import Client, KilledWorker
     from joblib import parallel_config, register_parallel_backend
     from joblib._dask import DaskDistributedBackend
 
+    dask.config.set({"distributed.admin.low-level-log-length": LOG})
     try:
         client = Client(f"tcp://{address}", timeout=ANSWER, set_as_default=False)
     except OSError as error:
@@ -243,10 +275,15 @@ def _dask(address: str) -> Iterator[_Place]:
             client.wait_for_workers(1, timeout=WAIT)
         except TimeoutError:
             raise UsageError(f"{address} has no workers", f"start some: `dask worker {address} --nthreads 1`") from None
-        log.info("%s: %d Dask workers", address, sum(client.ncores().values()))
+        workers = sum(client.ncores().values())
+        log.info("%s: %d Dask workers", address, workers)
 
         class Backend(DaskDistributedBackend):
-            """joblib's, which would wait for ever for a task that Dask has given up, and run one worker's work here."""
+            """joblib's, which would wait for ever for a task that Dask has given up, run one worker's work here, and
+            start a client on each worker, for calls within calls."""
+
+            async def _to_func_args(self, func: Any) -> Any:
+                return _Calls(), func.items
 
             def effective_n_jobs(self, n_jobs: int) -> int:
                 return max(sum(client.ncores().values()), 2)
@@ -269,7 +306,7 @@ def _dask(address: str) -> Iterator[_Place]:
             with parallel_config("facerec-dask", client=client):
                 yield from _generated(n_jobs=-1)(calls)
 
-        yield _Place(run, (KilledWorker,), far=True)
+        yield _Place(workers, run, (KilledWorker,), far=True)
 
 
 @contextlib.contextmanager
@@ -309,6 +346,6 @@ def _ray(address: str) -> Iterator[_Place]:
             with parallel_config("facerec-ray", ray_remote_args=again):
                 yield from _generated(n_jobs=workers)(calls)
 
-        yield _Place(run, (ray.exceptions.RayActorError,), far=True)
+        yield _Place(workers, run, (ray.exceptions.RayActorError,), far=True)
     finally:
         ray.shutdown()

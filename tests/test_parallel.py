@@ -20,7 +20,7 @@ from conftest import CROP, FakeDetector, FakeEmbedder, numbered, photos, save, t
 from facerec import parallel
 from facerec.errors import FacerecError, SpaceError, UsageError
 from facerec.manifests import read_manifest
-from facerec.parallel import CHUNK, CHUNK_BYTES, Crashed, chunk_size, chunked, spread
+from facerec.parallel import CHUNK, CHUNK_BYTES, MOST, Crashed, chunked, spread
 from facerec.runtime import Portable
 from facerec.stages import common
 from facerec.stages.detect import detect
@@ -79,7 +79,7 @@ def told(folder):
 @pytest.mark.parametrize("processes", [False, True])
 def test_all_chunks_come_back_once(processes):
     chunks = [range(i, i + 3) for i in range(0, 60, 3)]
-    assert flat(spread(double, chunks, jobs=2, processes=processes)) == (list(range(0, 120, 2)), [])
+    assert flat(spread(double, lambda _: chunks, jobs=2, processes=processes)) == (list(range(0, 120, 2)), [])
 
 
 @pytest.mark.parametrize("processes", [False, True])
@@ -92,28 +92,34 @@ def test_chunks_are_drawn_as_workers_become_free(processes):
             drawn += 1
             yield [i]
 
-    for back, _ in enumerate(spread(partial(slowly, 0.03), chunks(), jobs=2, processes=processes)):
+    for back, _ in enumerate(spread(partial(slowly, 0.03), lambda _: chunks(), jobs=2, processes=processes)):
         most = max(most, drawn - back)
     assert drawn == 40 and most <= 8
 
 
-def test_chunks_are_bounded_in_number_and_bytes():
-    sizes = [1] * 40 + [CHUNK_BYTES // 2 + 1] * 3 + [2 * CHUNK_BYTES] + [5]
-    chunks = list(chunked(sizes, lambda size: size))
+@pytest.mark.parametrize("workers", [1, 2, 7, 1000])
+def test_chunks_are_bounded_in_number_and_bytes_and_get_shorter(workers):
+    sizes = [1] * 900 + [CHUNK_BYTES // 2 + 1] * 3 + [2 * CHUNK_BYTES] + [5] * 90
+    chunks = list(chunked(sizes, len(sizes), workers, weight=lambda size: size))
     assert [size for chunk in chunks for size in chunk] == sizes
-    assert max(len(chunk) for chunk in chunks) == CHUNK
+    assert max(map(len, chunks)) == {1: MOST, 2: 62, 7: 17, 1000: CHUNK}[workers]
     assert all(sum(chunk) <= CHUNK_BYTES or len(chunk) == 1 for chunk in chunks)
-    assert list(chunked([], len)) == []
+    assert len(chunks[-1]) <= len(chunks[-2]) <= CHUNK
+    light = [len(chunk) for chunk in chunked(range(5000), 5000, workers)]
+    assert sorted(light, reverse=True) == light and light[-2] == CHUNK
 
 
-def test_chunks_of_many_are_larger():
-    assert [chunk_size(n) for n in (0, 160_000, 200_000, 2_000_000, 50_000_000)] == [16, 16, 20, 200, 256]
-    assert chunk_size(24, 3) == 3
+def test_chunks_of_nothing_of_single_items_and_of_very_many():
+    assert list(chunked([], 0, 2)) == []
+    assert list(chunked("abc", 3, 2, most=1)) == [["a"], ["b"], ["c"]]
+    assert list(map(len, chunked(range(10), 10, 1, least=3))) == [3, 3, 3, 1]
+    assert len(next(chunked(iter(int, 1), 50_000_000, 1000))) == 256
+    assert len(next(chunked(iter(int, 1), 640_000, 2))) == MOST
 
 
 def test_what_kills_its_process_is_found_and_the_rest_is_done():
     chunks = [list(range(i, i + 4)) for i in range(0, 40, 4)]
-    good, crashed = flat(spread(double_or_die, chunks, jobs=2, processes=True))
+    good, crashed = flat(spread(double_or_die, lambda _: chunks, jobs=2, processes=True))
     assert crashed == [13]
     assert good == [2 * i for i in range(40) if i != 13]
 
@@ -190,20 +196,20 @@ def test_a_worker_with_another_model_of_the_same_name_is_refused(in_tmp):
 @pytest.mark.parametrize("url", ["dask", "dask://", "dask://host", "dask://host:port", "http://host:1", "host:8786"])
 def test_a_cluster_that_is_none_is_refused(url):
     with pytest.raises(UsageError, match="no cluster"):
-        list(spread(double, [[1]], cluster=url))
+        list(spread(double, lambda _: [[1]], cluster=url))
 
 
 @pytest.mark.parametrize("scheme", ["dask", "ray"])
 def test_a_package_that_is_not_installed_is_named(scheme, monkeypatch):
     monkeypatch.setattr(parallel.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UsageError, match=rf"facerec\[{scheme}\]"):
-        list(spread(double, [[1]], cluster=f"{scheme}://localhost:1"))
+        list(spread(double, lambda _: [[1]], cluster=f"{scheme}://localhost:1"))
 
 
 def test_a_scheduler_that_does_not_answer_is_an_error_with_a_cure(monkeypatch):
     monkeypatch.setattr(parallel, "ANSWER", 1)
     with pytest.raises(UsageError, match="dask scheduler"):
-        list(spread(double, [[1]], cluster=f"dask://127.0.0.1:{free_port()}"))
+        list(spread(double, lambda _: [[1]], cluster=f"dask://127.0.0.1:{free_port()}"))
 
 
 def test_a_host_that_does_not_see_the_folder_says_so(in_tmp):
@@ -312,30 +318,30 @@ def slowly(seconds, chunk):
 
 def test_dask_does_what_this_machine_does(dask):
     chunks = [[i, i + 1] for i in range(0, 40, 2)]
-    assert flat(spread(double, chunks, cluster=dask.url)) == flat(spread(double, chunks))
+    assert flat(spread(double, lambda _: chunks, cluster=dask.url)) == flat(spread(double, lambda _: chunks))
 
 
 def test_workers_that_die_all_the_time_lose_nothing(dask, killer):
     chunks = [[i] for i in range(40)]
-    good, crashed = flat(spread(partial(slowly, 0.5), chunks, cluster=dask.url))
+    good, crashed = flat(spread(partial(slowly, 0.5), lambda _: chunks, cluster=dask.url))
     assert (good, crashed) == ([2 * i for i in range(40)], [])
     assert len(killer) >= 2
 
 
 def test_a_poisonous_item_is_found_on_dask(dask):
-    good, crashed = flat(spread(double_or_die, [[11, 12], [13, 14], [15, 16]], cluster=dask.url))
+    good, crashed = flat(spread(double_or_die, lambda _: [[11, 12], [13, 14], [15, 16]], cluster=dask.url))
     assert (good, crashed) == ([22, 24, 28, 30, 32], [13])
 
 
 def test_a_worker_of_another_version_is_refused(dask, monkeypatch):
     monkeypatch.setattr(parallel, "__version__", "9.9")
     with pytest.raises(FacerecError, match=r"not 9\.9 — install the same everywhere"):
-        list(spread(double, [[1]], cluster=dask.url))
+        list(spread(double, lambda _: [[1]], cluster=dask.url))
 
 
 def test_what_goes_wrong_on_a_worker_is_told_here(dask, in_tmp):
     with pytest.raises(ZeroDivisionError):
-        list(spread(partial(divide, 0), [[1]], cluster=dask.url))
+        list(spread(partial(divide, 0), lambda _: [[1]], cluster=dask.url))
 
 
 def divide(by, chunk):
@@ -350,7 +356,7 @@ def test_a_scheduler_without_workers_is_an_error_with_a_cure(tmp_path, monkeypat
         time.sleep(0.1)
     try:
         with pytest.raises(UsageError, match="dask worker"):
-            list(spread(double, [[1]], cluster=cluster.url))
+            list(spread(double, lambda _: [[1]], cluster=cluster.url))
     finally:
         cluster.stop()
 
@@ -491,18 +497,18 @@ def test_results_come_from_ray_as_they_are_ready(ray):
         for given in range(1, 41):
             yield [given]
 
-    results = spread(double, chunks(), cluster=ray)
+    results = spread(double, lambda _: chunks(), cluster=ray)
     next(results)
     assert given < 40
     results.close()
 
 
 def test_a_poisonous_item_is_found_on_ray(ray):
-    good, crashed = flat(spread(double_or_die, [[11, 12], [13, 14], [15, 16]], cluster=ray))
+    good, crashed = flat(spread(double_or_die, lambda _: [[11, 12], [13, 14], [15, 16]], cluster=ray))
     assert (good, crashed) == ([22, 24, 28, 30, 32], [13])
 
 
 def test_a_ray_cluster_that_is_not_there():
     pytest.importorskip("ray")
     with pytest.raises(UsageError, match="ray start --head"):
-        list(spread(double, [[1]], cluster=f"ray://127.0.0.1:{free_port()}"))
+        list(spread(double, lambda _: [[1]], cluster=f"ray://127.0.0.1:{free_port()}"))

@@ -17,7 +17,7 @@ from facerec.artifacts import sha256_of
 from facerec.errors import FacerecError, InputError, UsageError
 from facerec.images import natural_key
 from facerec.manifests import Manifest, Record, manifest_of
-from facerec.parallel import Crashed, chunk_size, chunked, spread, worker_name
+from facerec.parallel import MOST, Crashed, chunked, spread, worker_name
 from facerec.scratch import Tables, packed, unpacked
 from facerec.types import Failure, Progress, StageReport, no_progress
 
@@ -103,7 +103,7 @@ def process(
     *,
     jobs: int = 1,
     cluster: str | None = None,
-    together: int | None = None,
+    together: int = MOST,
     force: bool = False,
     strict: bool = False,
     progress: Progress = no_progress,
@@ -120,7 +120,7 @@ def process(
         work: makes the outputs of one item.
         jobs: items treated side by side.
         cluster: where else they are treated, see `facerec.parallel.spread`.
-        together: items that go to another process at once, at most; None for what their number asks for.
+        together: items that go to another process at once, at most.
         force: treat all again.
         strict: stop at the first input that fails.
         progress: shows how far it is.
@@ -168,9 +168,13 @@ def process(
         processes = jobs > 1 and new >= PROCESSES and not any(map(stores.in_memory, (output, *roots)))
         treated = spread(
             partial(treat, work, manifest.path.absolute(), cluster is not None),
-            chunked(tasks, lambda t: _bytes(t[0].path), together or chunk_size(new))
-            if cluster or processes
-            else ([t] for t in tasks),
+            partial(
+                chunked,
+                tasks,
+                new,
+                most=together if cluster or processes else 1,
+                weight=lambda t: _bytes(t[0].path),
+            ),
             jobs=jobs,
             processes=processes,
             cluster=cluster,

@@ -21,7 +21,7 @@ from facerec.artifacts import PIECE, Column, embeddings_pieces, save_embeddings,
 from facerec.errors import ArtifactError, FacerecError, InputError, SpaceError
 from facerec.images import decode_image, read_bytes, stack_crops
 from facerec.manifests import MANIFEST, Manifest, Record, append_records, read_manifest, write_records
-from facerec.parallel import Crashed, chunk_size, chunked, spread, worker_name
+from facerec.parallel import Crashed, chunked, spread, worker_name
 from facerec.quality import assess
 from facerec.scratch import Names, Tables, packed, unpacked
 from facerec.stages.common import require_folder, require_npz
@@ -156,7 +156,7 @@ def embed(
         new = count("crops WHERE new")
         treated = spread(
             partial(vectors_of, inputs.absolute(), embedder, embedder.space),
-            chunked(_new(tables), lambda _: 0, chunk_size(new, max(min(BATCH, -(-new // jobs)), 1))),
+            partial(chunked, _new(tables), new, least=max(min(BATCH, -(-new // jobs)), 1)),
             jobs=jobs,
             cluster=cluster,
         )
