@@ -240,7 +240,7 @@ def main(section: Section) -> None:
         )
         photos = [copies(temp, number) for number in COPIES]
         with dask(temp) as (address, _):
-            most = [peaks(temp / "memory", address, folder) for folder in photos]
+            most = [peaks(temp / f"memory of {folder.name}", address, folder) for folder in photos]
         numbers = [len(find_images(folder)) for folder in photos]
         more = numbers[-1] - numbers[-2]
         section.table(
