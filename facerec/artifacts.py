@@ -29,7 +29,7 @@ from facerec.types import Embeddings, Failure, Gate, Image, Space
 
 TEMPORARY = ".tmp-"  # how the names of unfinished files begin
 FORMAT = 2
-PIECE = 4096  # rows of a file that are read or written at a time
+PIECE = 1024  # rows of a file that are read or written at a time
 
 
 def sha256_of(path: Path) -> str:
