@@ -203,6 +203,11 @@ def vectors_of(inputs: Path, embedder: Embedder, space: Space, crops: Sequence[t
     """
     if embedder.space != space:
         raise SpaceError(f"{worker_name()} makes vectors of {embedder.space}, not of {space}", "use the same models")
+    batches = (crops[i : i + BATCH] for i in range(0, len(crops), BATCH))
+    return [made for batch in batches for made in _batch(inputs, embedder, batch)]
+
+
+def _batch(inputs: Path, embedder: Embedder, crops: Sequence[tuple[str, Face | None]]) -> list[Made]:
     host, size = worker_name(), embedder.input_size
     made: list[Made] = []
     images: list[Image] = []
@@ -217,8 +222,7 @@ def vectors_of(inputs: Path, embedder: Embedder, space: Space, crops: Sequence[t
             images.append(image)
         except InputError as error:
             made.append((host, path, "", f"{error.what}: run `facerec detect --force`"))
-    batches = (embedder.embed(stack_crops(images[i : i + BATCH], size)) for i in range(0, len(images), BATCH))
-    vectors = itertools.chain.from_iterable(batches)
+    vectors = iter(embedder.embed(stack_crops(images, size)))
     return [(h, p, d, what if isinstance(what, str) else (next(vectors), what[1])) for h, p, d, what in made]
 
 
