@@ -293,6 +293,7 @@ def test_rename_merge_save_and_load(visit, server, nobody, faces):
     page.wait_for_selector("text=Jerry is called Jerry S now")
     gallery = server.folder / "embeddings/gallery.npz"
     assert load_embeddings(gallery).people == ["Jerome", "Jerry S"]
+    page.wait_for_selector("[data-test-script-state=notRunning]")  # a run that goes on would cancel the download
     with page.expect_download() as saved:
         page.get_by_role("button", name="Save the gallery").click()
     kept = saved.value.path()
