@@ -4,6 +4,7 @@ import errno
 import itertools
 import json
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -393,3 +394,11 @@ def test_names_of_any_alphabet_are_kept(in_tmp):
     go(in_tmp / "raw")
     assert crops(in_tmp / "processed") == ["train/Ünal 李/Weiß 1.png"]
     assert json.loads((in_tmp / "processed" / MANIFEST).read_text())["label"] == "Ünal 李"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are not Unicode")
+def test_a_photo_whose_name_is_not_unicode_is_treated_as_any(in_tmp):
+    photos(in_tmp / "raw", {"ana": 3})
+    (in_tmp / "raw" / "ana" / "0.png").rename(in_tmp / "raw" / "ana" / "bad\udcff name.png")
+    assert go(in_tmp / "raw").done == 3 and go(in_tmp / "raw").skipped == 3
+    assert "raw/ana/bad\udcff name.png" in sides(in_tmp / "processed")

@@ -223,4 +223,4 @@ def block_sides(n: int, tests: int) -> list[str]:
 
 def _draw(text: str) -> float:
     """A number in [0, 1) that depends on the text only."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
+    return int.from_bytes(hashlib.sha256(packed(text)).digest()[:6], "big") / 2**48
