@@ -74,7 +74,7 @@ class Records(MutableMapping[str, Record]):
         self._cut_off = not line.endswith(b"\n")
 
     def _stands(self, key: str, start: int) -> None:
-        self._tables.execute("REPLACE INTO lines VALUES (?, ?, ?)", (packed(key), natural_key(key), start))
+        self._tables.execute("REPLACE INTO lines VALUES (?, ?, ?)", packed(key), natural_key(key), start)
 
     def __getitem__(self, key: str) -> Record:
         start = self._tables.value("SELECT start FROM lines WHERE input = ?", packed(key))
@@ -90,17 +90,15 @@ class Records(MutableMapping[str, Record]):
         self._stands(key, end)
 
     def __delitem__(self, key: str) -> None:
-        if not self._tables.execute("DELETE FROM lines WHERE input = ?", (packed(key),)).rowcount:
+        if not self._tables.execute("DELETE FROM lines WHERE input = ?", packed(key)).rowcount:
             raise KeyError(key)
 
     def __iter__(self) -> Iterator[str]:
         """The inputs; they may be removed meanwhile."""
         last = b""
-        while some := self._tables.execute(
-            "SELECT input FROM lines WHERE input > ? ORDER BY input LIMIT 1000", (last,)
-        ).fetchall():
-            yield from (unpacked(key) for (key,) in some)
-            last = some[-1][0]
+        while (key := self._tables.value("SELECT min(input) FROM lines WHERE input > ?", last)) is not None:
+            yield unpacked(key)
+            last = key
 
     def __len__(self) -> int:
         return int(self._tables.value("SELECT count(*) FROM lines"))
@@ -118,7 +116,7 @@ class Records(MutableMapping[str, Record]):
 
     def lines(self) -> Iterator[bytes]:
         """One an input with its end, in the inputs' natural order."""
-        for (start,) in self._tables.execute("SELECT start FROM lines ORDER BY natural, input"):
+        for (start,) in self._tables.rows("SELECT start FROM lines ORDER BY natural, input"):
             yield self._line(start)
 
 

@@ -89,7 +89,10 @@ def chunked(
         most: items of a list; more of very many.
         weight: an item's bytes.
     """
-    most = max(most, min(number // CHUNKS, MOST_OF_MANY)) if most > 1 else 1
+    if most == 1:  # nothing to weigh
+        yield from ([item] for item in items)
+        return
+    most = max(most, min(number // CHUNKS, MOST_OF_MANY))
     chunk: list[T] = []
     heavy, left = 0, number
     for item in items:

@@ -6,36 +6,57 @@ that only this process can open and that is gone when it ends. Text is packed, s
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterator
 from typing import Any
 
-from facerec.errors import ArtifactError
+from facerec.errors import FacerecError
+
+ROWS = 256  # that are read at a time
 
 
 class Tables(sqlite3.Connection):
-    """A database of this run, empty but for the tables of a schema; for one thread at a time.
+    """A database of this run, empty but for the tables of a schema. Several threads may use it: they take turns.
 
     Use as ``with contextlib.closing(Tables(schema))``.
 
     Raises:
-        ArtifactError: of `execute`: there is no room for it.
+        FacerecError: of `execute`: there is no room for it.
     """
 
     def __init__(self, schema: str) -> None:
         super().__init__("", isolation_level=None, check_same_thread=False)
+        self._turn = threading.Lock()  # not every SQLite is built so that it has its own
         self.executescript(f"PRAGMA journal_mode = OFF; {schema}")
 
-    def execute(self, statement: str, values: Iterable[Any] = ()) -> sqlite3.Cursor:  # type: ignore[override]
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        """Runs a statement with values for its question marks; its rows are for `rows` to read."""
         try:
-            return super().execute(statement, tuple(values))
+            with self._turn:
+                return super().execute(statement, values)
         except sqlite3.OperationalError as error:
             cure = "make room in the folder for temporary files, or name another: SQLITE_TMPDIR=…"
-            raise ArtifactError(f"no room for what is to be remembered ({error})", cure) from error
+            raise FacerecError(f"no room for what is to be remembered ({error})", cure) from error
+
+    def pieces(self, statement: str, *values: Any, size: int = ROWS) -> Iterator[list[tuple[Any, ...]]]:
+        """Rows, in lists of `size`."""
+        cursor = self.execute(statement, *values)
+        while True:
+            with self._turn:
+                some = cursor.fetchmany(size)
+            if not some:
+                return
+            yield some
+
+    def rows(self, statement: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+        """Rows."""
+        return itertools.chain.from_iterable(self.pieces(statement, *values))
 
     def value(self, statement: str, *values: Any) -> Any:
         """The first column of the first row; None where there is no row."""
-        row = self.execute(statement, values).fetchone()
+        row = next(self.rows(statement, *values), None)
         return None if row is None else row[0]
 
 
@@ -47,7 +68,7 @@ class Names:
 
     def add(self, name: str) -> bool:
         """Takes a name; whether it is new."""
-        return self._tables.execute("INSERT OR IGNORE INTO names VALUES (?)", (packed(name),)).rowcount > 0
+        return self._tables.execute("INSERT OR IGNORE INTO names VALUES (?)", packed(name)).rowcount > 0
 
     def close(self) -> None:
         """Forgets them all."""

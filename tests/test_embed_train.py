@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sqlite3
 from collections import Counter
 from dataclasses import replace
 
@@ -171,6 +172,24 @@ def test_nothing_to_embed_says_what_to_run(in_tmp):
     next(processed.rglob("*.png")).write_bytes(b"x")
     with pytest.raises(ArtifactError, match=r"no face in .* can be read"):
         go(processed)
+
+
+def test_no_room_for_notes_is_said_wherever_it_ends_and_changes_nothing(processed, monkeypatch):
+    go(processed)
+    before = tree(processed.parent / "embeddings")
+    schema, ended = stage.TABLES, []
+    for pages in range(6, 200, 2):
+        monkeypatch.setattr(stage, "TABLES", f"PRAGMA page_size = 512; PRAGMA max_page_count = {pages}; {schema}")
+        try:
+            assert go(processed).skipped == 24
+            break
+        except FacerecError as error:
+            assert "no room" in str(error)
+            ended.append(pages)
+        except sqlite3.OperationalError:  # not even for the tables
+            assert not ended
+        assert tree(processed.parent / "embeddings") == before
+    assert len(ended) > 10 and pages < 198
 
 
 # --- which host made what ------------------------------------------------------------------------

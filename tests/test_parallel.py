@@ -111,7 +111,12 @@ def test_chunks_are_bounded_in_number_and_bytes_and_get_shorter(workers):
 
 def test_chunks_of_nothing_of_single_items_and_of_very_many():
     assert list(chunked([], 0, 2)) == []
-    assert list(chunked("abc", 3, 2, most=1)) == [["a"], ["b"], ["c"]]
+    # of single items, nothing is weighed: in a store that is a call each
+    assert list(chunked("abc", 3, 2, most=1, weight=pytest.fail)) == [
+        ["a"],
+        ["b"],
+        ["c"],
+    ]
     assert list(map(len, chunked(range(10), 10, 1, least=3))) == [3, 3, 3, 1]
     assert len(next(chunked(iter(int, 1), 50_000_000, 1000))) == 256
     assert len(next(chunked(iter(int, 1), 640_000, 2))) == MOST

@@ -3,6 +3,7 @@
 import stat
 import sys
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from conftest import CROP, SPACE, FakeEmbedder, photo, save
 
 from facerec.artifacts import load_embeddings
-from facerec.errors import ArtifactError
+from facerec.errors import FacerecError
 from facerec.manifests import Manifest, Record
 from facerec.scratch import Names, Tables, packed, unpacked
 from facerec.stages.common import process
@@ -35,9 +36,28 @@ def test_names_are_new_once():
 
 def test_a_full_disk_says_where_to_make_room():
     tables = Tables(f"PRAGMA max_page_count = 20; {NUMBERS}")
-    with pytest.raises(ArtifactError, match=r"full.*TMPDIR"):
+    with pytest.raises(FacerecError, match=r"full.*TMPDIR"):
         for n in range(100):
-            tables.execute("INSERT INTO numbers VALUES (?, ?)", (n, bytes(4000)))
+            tables.execute("INSERT INTO numbers VALUES (?, ?)", n, bytes(4000))
+
+
+def test_threads_take_turns():
+    tables = Tables(NUMBERS)
+    for n in range(2000):
+        tables.execute("INSERT INTO numbers VALUES (?, ?)", n, b"old")
+
+    def read():
+        return [n for n, _ in tables.rows("SELECT n, filler FROM numbers WHERE filler = ? ORDER BY n", b"old")]
+
+    def write():
+        for n in range(2000):
+            tables.execute("INSERT INTO numbers VALUES (?, ?)", n, b"new")
+
+    with ThreadPoolExecutor(4) as pool:
+        reads, writes = [pool.submit(read) for _ in range(4)], [pool.submit(write) for _ in range(4)]
+        assert all(task.result() == list(range(2000)) for task in reads)
+        assert not any(task.result() for task in writes)
+    assert tables.value("SELECT count(*) FROM numbers WHERE filler = ?", b"new") == 8000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -48,7 +68,7 @@ def test_what_outgrows_the_cache_is_in_a_file_that_nobody_else_can_open():
     before = opened()
     tables = Tables(NUMBERS)
     for n in range(3000):
-        tables.execute("INSERT INTO numbers VALUES (?, ?)", (n, bytes(4000)))
+        tables.execute("INSERT INTO numbers VALUES (?, ?)", n, bytes(4000))
     (file,) = opened().keys() - before.keys()
     told = opened()[file]
     assert told.st_nlink == 0 and stat.S_IMODE(told.st_mode) == 0o600 and told.st_size > 10_000_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import time
 from collections import Counter
@@ -59,6 +60,14 @@ def require_folder(folder: Path, cure: str) -> None:
     """Raises where a stage's input folder is missing."""
     if not stores.is_folder(folder):
         raise stores.absent(folder, f"there is no folder {folder}", cure)
+
+
+def require_some(items: Iterator[Item], what: str, cure: str) -> Iterator[Item]:
+    """The items; raises where there is none."""
+    first = next(items, None)
+    if first is None:
+        raise UsageError(what, cure)
+    return itertools.chain([first], items)
 
 
 def require_npz(output: Path) -> None:
@@ -159,7 +168,7 @@ def process(
             for n, item, key, _ in progress(_items(tables), number, f"{stage}: what is done"):
                 with contextlib.suppress(OSError):
                     if manifest.is_done(key, item.path, asked(item)):
-                        tables.execute("UPDATE items SET new = 0 WHERE number = ?", (n,))
+                        tables.execute("UPDATE items SET new = 0 WHERE number = ?", n)
                         record = manifest.records[key]
                         report.skipped += record.error is None
                         note(record)
@@ -198,13 +207,15 @@ def _note_items(tables: Tables, items: Iterable[Item], manifest: Manifest) -> No
         content = [str(item.path.absolute()), item.label, item.split, item.name, item.options]
         tables.execute(
             "INSERT INTO items (key, place, item) VALUES (?, ?, ?)",
-            (key, _place(item.split, item.label, item.name), json.dumps(content)),
+            key,
+            _place(item.split, item.label, item.name),
+            json.dumps(content),
         )
 
 
 def _items(tables: Tables) -> Iterator[tuple[int, Item, str, str]]:
     """Number, item, its key and the key of whose place it is; of the new ones, in order."""
-    for number, content, key, owner in tables.execute(
+    for number, content, key, owner in tables.rows(
         "SELECT number, item, items.key, owners.key FROM items JOIN owners USING (place) WHERE new ORDER BY number"
     ):
         path, *rest = json.loads(content)
@@ -231,7 +242,7 @@ def _note_owners(tables: Tables, manifest: Manifest) -> None:
         if not _is_item(tables, key):
             record = manifest.records[key]
             place = _place(record.split, record.label, record.options.get("name"))
-            tables.execute("INSERT OR IGNORE INTO owners VALUES (?, ?)", (place, packed(record.input)))
+            tables.execute("INSERT OR IGNORE INTO owners VALUES (?, ?)", place, packed(record.input))
     tables.execute("INSERT OR IGNORE INTO owners SELECT place, key FROM items ORDER BY number")
 
 

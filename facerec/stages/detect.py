@@ -17,7 +17,7 @@ from facerec.errors import InputError, UsageError
 from facerec.images import choose_faces, crop_face, is_image, natural_key, read_image, walk_files
 from facerec.manifests import read_manifest
 from facerec.scratch import Tables, packed, unpacked
-from facerec.stages.common import Item, output_names, process, require_apart, require_folder
+from facerec.stages.common import Item, output_names, process, require_apart, require_folder, require_some
 from facerec.types import Crop, Detector, FaceChoice, Progress, StageReport, no_progress
 
 SIZE = 160
@@ -80,10 +80,8 @@ def detect(
     require_apart(inputs, output)
     if not 0 <= test_size < 1:
         raise UsageError(f"--test-size {test_size} is not between 0 and 1")
-    items = (item for person in labelled_photos(inputs) for item in assign_splits(*person, test_size, split))
-    first = next(items, None)
-    if first is None:
-        raise UsageError(f"no photos in {inputs}", f"put them into {inputs}/NAME/, a folder a person")
+    found = (item for person in labelled_photos(inputs) for item in assign_splits(*person, test_size, split))
+    items = require_some(found, f"no photos in {inputs}", f"put them into {inputs}/NAME/, a folder a person")
     options = {
         "detector": detector.name,
         "min_face": min_face,
@@ -95,7 +93,7 @@ def detect(
 
     return process(
         "detect",
-        itertools.chain([first], items),
+        items,
         [inputs],
         output,
         options,
@@ -153,16 +151,16 @@ def labelled_photos(inputs: Path) -> Iterator[tuple[list[Item], Times]]:
             given = _GIVEN_SPLITS.get(top, "")
             tables.execute(
                 "INSERT INTO photos VALUES (?, ?, ?, ?, ?)",
-                (packed(name), natural_key(name), packed(top), given, packed(second)),
+                *(packed(name), natural_key(name), packed(top), given, packed(second)),
             )
         for record in read_manifest(inputs):
             for out in record.outputs:
                 if "seconds" in out:
                     values = packed(out["path"]), packed(record.input), out["seconds"]
-                    tables.execute("REPLACE INTO frames VALUES (?, ?, ?)", values)
+                    tables.execute("REPLACE INTO frames VALUES (?, ?, ?)", *values)
         presplit = "train" in tops and len(tops) > 1 and tops <= _GIVEN_SPLITS.keys() and deepest > 2
         person = "given, second" if presplit else "'', top"
-        rows = tables.execute(
+        rows = tables.rows(
             f"SELECT {person}, name, video, seconds FROM photos LEFT JOIN frames USING (name) ORDER BY 1, 2, natural, 3"
         )
         for (given, label), photos in itertools.groupby(rows, lambda row: row[:2]):

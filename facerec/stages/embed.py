@@ -131,12 +131,12 @@ def embed(
             if isinstance(content, str):
                 if strict:
                     raise FacerecError(f"{path}: {content}")
-                known = tables.execute("SELECT label, split FROM crops WHERE path = ?", (packed(path),)).fetchone()
+                (known,) = tables.rows("SELECT label, split FROM crops WHERE path = ?", packed(path))
                 report.failed.append(Failure(path, content, *map(unpacked, known)))
                 return
             vector, quality = content
             values = packed(path), packed(digest), vector.tobytes(), float(quality), host if cluster else ""
-            tables.execute("INSERT INTO rows (path, digest, vector, quality, host) VALUES (?, ?, ?, ?, ?)", values)
+            tables.execute("INSERT INTO rows (path, digest, vector, quality, host) VALUES (?, ?, ?, ?, ?)", *values)
 
         def checkpoint(last: int) -> int:
             """Saves what has come after a row; returns the last one now."""
@@ -150,7 +150,7 @@ def embed(
         if not force and tables.value("SELECT 1 FROM known") is not None:
             for path, _ in progress(_new(tables), count("crops"), "embed: what is done"):
                 with contextlib.suppress(OSError):  # whoever is to embed it says why
-                    tables.execute(FROM_KNOWN, (packed(path), packed(sha256_of(inputs / path))))
+                    tables.execute(FROM_KNOWN, packed(path), packed(sha256_of(inputs / path)))
             tables.execute("UPDATE crops SET new = path NOT IN (SELECT path FROM rows)")
             report.skipped = count("rows")
         new = count("crops WHERE new")
@@ -252,7 +252,7 @@ def _note_crops(tables: Tables, inputs: Path) -> tuple[Failure, ...]:
                 if out["path"] in names if stores.in_store(inputs) else (inputs / out["path"]).exists():
                     face = json.dumps(Face.from_json(out).to_json()) if "box" in out else None
                     values = packed(out["path"]), packed(record.label), packed(record.split), face
-                    tables.execute("REPLACE INTO crops (path, label, split, face) VALUES (?, ?, ?, ?)", values)
+                    tables.execute("REPLACE INTO crops (path, label, split, face) VALUES (?, ?, ?, ?)", *values)
         return tuple(missed.values())
 
 
@@ -269,25 +269,24 @@ def _note_known(
                     gate = gate or piece.gate
                     for digest, vector, quality in zip(piece.digests, piece.vectors, piece.quality, strict=True):
                         values = packed(digest), vector.tobytes(), float(quality), number
-                        tables.execute("REPLACE INTO known VALUES (?, ?, ?, '', ?)", values)
+                        tables.execute("REPLACE INTO known VALUES (?, ?, ?, '', ?)", *values)
         except ArtifactError:  # missing, damaged or foreign: it is made again
-            tables.execute("DELETE FROM known WHERE file = ?", (number,))
+            tables.execute("DELETE FROM known WHERE file = ?", number)
     for record in read_manifest(hosts.parent, hosts.name):
-        tables.execute("UPDATE known SET host = ? WHERE digest = ?", (record.host, packed(record.sha256)))
+        tables.execute("UPDATE known SET host = ? WHERE digest = ?", record.host, packed(record.sha256))
     return gate, lookalikes or ()
 
 
 def _new(tables: Tables) -> Iterator[tuple[str, Face | None]]:
-    for path, face in tables.execute("SELECT path, face FROM crops WHERE new ORDER BY path"):
+    for path, face in tables.rows("SELECT path, face FROM crops WHERE new ORDER BY path"):
         yield unpacked(path), Face.from_json(json.loads(face)) if face else None
 
 
 def _rows(tables: Tables, what: str, after: int = 0) -> Iterator[list[tuple[Any, ...]]]:
     """Something of each row, `PIECE` at a time, in the order of the paths; or of those after a row, as they came."""
     order = "number" if after else "path"
-    rows = tables.execute(f"SELECT {what} FROM rows JOIN crops USING (path) WHERE number > {after} ORDER BY {order}")
-    while some := rows.fetchmany(PIECE):
-        yield some
+    asked = f"SELECT {what} FROM rows JOIN crops USING (path) WHERE number > ? ORDER BY {order}"
+    return tables.pieces(asked, after, size=PIECE)
 
 
 def _columns(tables: Tables, dim: int, after: int = 0) -> dict[str, Column]:

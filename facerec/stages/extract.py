@@ -19,7 +19,7 @@ from facerec.artifacts import TEMPORARY, move, remove, write_image
 from facerec.errors import InputError, UsageError
 from facerec.images import natural_key, sharpness, thumbnail, walk_files
 from facerec.scratch import Tables, packed, unpacked
-from facerec.stages.common import Item, process
+from facerec.stages.common import Item, process, require_some
 from facerec.types import Progress, StageReport, no_progress
 from facerec.video import Frame, Video, is_video
 
@@ -60,18 +60,17 @@ def extract(
     """
     if count < 1 or (every is not None and every < 1):
         raise UsageError("--count and --every take a number of 1 or more")
-    items = (item for videos in videos_by_person(inputs) for item in shared_out(videos, count, every))
-    first = next(items, None)
-    if first is None:
-        raise UsageError(
-            f"no videos in {', '.join(map(str, inputs))}",
-            "name them NAME.mp4, or put them into folders: NAME/anything.mp4",
-        )
+    found = (item for videos in videos_by_person(inputs) for item in shared_out(videos, count, every))
+    items = require_some(
+        found,
+        f"no videos in {', '.join(map(str, inputs))}",
+        "name them NAME.mp4, or put them into folders: NAME/anything.mp4",
+    )
 
     work = partial(take_frames, output.absolute())
     options: dict[str, Any] = {}
     return process(
-        "extract", itertools.chain([first], items), inputs, output, options, work,
+        "extract", items, inputs, output, options, work,
         jobs=jobs, cluster=cluster, together=1, force=force, strict=strict, progress=progress,
     )  # fmt: skip
 
@@ -130,8 +129,8 @@ def videos_by_person(inputs: Sequence[Path]) -> Iterator[list[tuple[Path, str]]]
     with contextlib.closing(Tables("CREATE TABLE videos (label BLOB, top INTEGER, natural BLOB, path BLOB)")) as tables:
         for path, label, top in labelled_videos(inputs):
             values = packed(label), top, natural_key(path), packed(str(path))
-            tables.execute("INSERT INTO videos VALUES (?, ?, ?, ?)", values)
-        rows = tables.execute("SELECT label, path FROM videos ORDER BY label, top, natural, path")
+            tables.execute("INSERT INTO videos VALUES (?, ?, ?, ?)", *values)
+        rows = tables.rows("SELECT label, path FROM videos ORDER BY label, top, natural, path")
         for label, videos in itertools.groupby(rows, lambda row: row[0]):
             yield [(stores.folder(unpacked(path)), unpacked(label)) for _, path in videos]
 
