@@ -50,19 +50,35 @@ def run_apart(module: str) -> Section:
 
 
 def write(sections: Sequence[Section], folder: Path) -> None:
-    """Writes benchmarks.md and benchmarks.json; sections measured earlier on the same processor stay."""
+    """Writes benchmarks.md and benchmarks.json; sections measured earlier stay, each with its processor."""
     made_on = machine()
+    made, processor = made_on.pop("made"), made_on["processor"]
     path = folder / "benchmarks.json"
-    earlier = json.loads(path.read_text("utf-8")) if path.exists() else {"machine": {}, "sections": []}
-    same = earlier["machine"].get("processor") == made_on["processor"]
-    found = {section["name"]: section for section in earlier["sections"]} if same else {}
+    earlier = json.loads(path.read_text("utf-8")) if path.exists() else {"machines": {}, "sections": []}
+    found = {section["name"]: section for section in earlier["sections"]}
     for section in sections:
-        found[section.name] = {**section.to_json(), "made": made_on["made"], "markdown": section.markdown()}
-    rows = "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in made_on.items())])
-    parts = [f"{section['markdown']}\n\n*Measured {section['made']}.*" for section in found.values()]
-    text = "\n\n".join([HEAD + "\n" + rows, *parts])
+        found[section.name] = {
+            **section.to_json(),
+            "made": made,
+            "processor": processor,
+            "markdown": section.markdown(),
+        }
+    machines = {**earlier["machines"], processor: made_on}
+    machines = {name: machines[name] for name in sorted({section["processor"] for section in found.values()})}
+    keys = list(dict.fromkeys(key for about in machines.values() for key in about))
+    lines = [[key, *(str(about.get(key, "")) for about in machines.values())] for key in keys]
+    rows = [
+        "|" + " |" * len(lines[0]),
+        "| --- " * len(lines[0]) + "|",
+        *("| " + " | ".join(line) + " |" for line in lines),
+    ]
+    parts = [
+        f"{section['markdown']}\n\n*Measured {section['made']} on {section['processor']}.*"
+        for section in found.values()
+    ]
+    text = "\n\n".join([HEAD + "\n" + "\n".join(rows), *parts])
     (folder / "benchmarks.md").write_text(text + "\n", encoding="utf-8")
-    results = {"machine": made_on, "sections": list(found.values())}
+    results = {"machines": machines, "sections": list(found.values())}
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False, default=_plain) + "\n", encoding="utf-8")
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.common import timed
 from benchmarks.runner import run_all
+from facerec import runtime
 
 SECTIONS = {
     "fine": """
@@ -58,8 +59,9 @@ def test_the_report_holds_minimum_and_median_for_people_and_programs(modules, ca
     assert table in capfd.readouterr().out
 
     written = json.loads((modules / "benchmarks.json").read_text(encoding="utf-8"))
-    assert {"processor", "cores", "memory", "system", "python", "engine", "mtcnn", "made"} <= set(written["machine"])
-    assert all(f"| {name} | {value} |" in text for name, value in written["machine"].items())
+    (machine,) = written["machines"].values()
+    assert {"processor", "cores", "memory", "system", "python", "engine", "mtcnn"} <= set(machine)
+    assert all(f"| {name} | {value} |" in text for name, value in machine.items())
     fine, lacking = written["sections"]
     assert fine["parts"][1] == {
         "caption": "Of two sides",
@@ -86,6 +88,14 @@ def test_a_section_that_is_measured_again_replaces_its_own_part_only(modules, mo
     written = json.loads((modules / "benchmarks.json").read_text(encoding="utf-8"))
     assert [section["name"] for section in written["sections"]] == ["fine", "lacking"]
     assert (modules / "benchmarks.md").read_text(encoding="utf-8").count("## Fine") == 1
+
+
+def test_each_section_says_which_machine_measured_it(modules, monkeypatch):
+    before = runtime.processor()
+    assert run_all(["fine", "lacking"], modules) == 0
     monkeypatch.setattr("facerec.runtime.processor", lambda: "another machine")
     assert run_all(["lacking"], modules) == 0
-    assert "## Fine" not in (modules / "benchmarks.md").read_text(encoding="utf-8"), "machines do not mix"
+    _, fine, lacking = (modules / "benchmarks.md").read_text(encoding="utf-8").split("\n## ")
+    assert f" on {before}.*" in fine and " on another machine.*" in lacking
+    assert run_all(["fine"], modules) == 0
+    assert before not in (modules / "benchmarks.md").read_text(encoding="utf-8"), "machines of no section go"
