@@ -26,7 +26,9 @@ from facerec import runtime
 MTCNN_NETS = ("pnet", "rnet", "onet")
 OPSET = 17
 STEM = 5  # convolutions of FaceNet that ncnn runs in less than half the time; the sixth, with a stride, is no faster
-BLOCK = 16  # channels that the runtime's convolutions take at once, with AVX-512
+BLOCK = 16  # channels that ONNX Runtime's convolutions take at once, with AVX-512
+NCNN_BLOCK = 4  # the smallest that ncnn takes at once
+NO_WINOGRAD = 64  # ncnn's bit for a layer
 
 Array = npt.NDArray[np.float32]
 Layer = tuple[str, list[Array], dict[str, Any]]
@@ -130,25 +132,41 @@ def _layers(network: Any, heads: list[Any]) -> list[Layer]:
 
 
 def _write_ncnn(layers: list[Layer], param: Path, weights: Path) -> None:
-    """A fully convolutional chain in ncnn's format: image → out."""
-    lines, data, blob = ["Input image 0 1 image"], bytearray(), "image"
+    """A fully convolutional chain in ncnn's format: image → out.
+
+    Channels between its layers are filled up with zeros to whole blocks. The first convolution is a direct one:
+    Winograd's does not pay with three channels.
+    """
+    lines, data, blob, channels = ["Input image 0 1 image"], bytearray(), "image", 3
     for i, (kind, values, settings) in enumerate(layers):
-        out = "out" if i == len(layers) - 1 else f"{kind}{i}"
+        last = i == len(layers) - 1
+        out = "out" if last else f"{kind}{i}"
         if kind == "conv":
-            kernel, _ = values
+            kernel, bias = values
+            filled = len(kernel) if last else -(-len(kernel) // NCNN_BLOCK) * NCNN_BLOCK
+            kernel, bias = _filled(_filled(kernel, 1, channels), 0, filled), _filled(bias, 0, filled)
+            values, channels = [kernel, bias], filled
             how = f"3={settings.get('stride', 1)} 4={settings.get('pad', 0)} 9={settings.get('relu', 0)}"
+            if i == 0:
+                how += f" 31={NO_WINOGRAD}"
             lines.append(
                 f"Convolution {out} 1 1 {blob} {out} 0={len(kernel)} 1={kernel.shape[-1]} 5=1 6={kernel.size} {how}"
             )
             data += np.uint32(0).tobytes()  # the weights are float32
         elif kind == "prelu":
-            lines.append(f"PReLU {out} 1 1 {blob} {out} 0={values[0].size}")
+            values = [_filled(values[0], 0, channels)]
+            lines.append(f"PReLU {out} 1 1 {blob} {out} 0={channels}")
         else:
             lines.append(f"Pooling {out} 1 1 {blob} {out} 0=0 1={settings['size']} 2=2 5={int(not settings['same'])}")
         data += b"".join(np.ascontiguousarray(v, "<f4").tobytes() for v in values)
         blob = out
     param.write_text("\n".join(["7767517", f"{len(lines)} {len(lines)}", *lines, ""]))
     weights.write_bytes(data)
+
+
+def _filled(value: Array, axis: int, size: int) -> Array:
+    """Zeros behind, up to `size` along `axis`."""
+    return np.pad(value, [(0, size - n if i == axis else 0) for i, n in enumerate(value.shape)])
 
 
 def _write_onnx(layers: list[Layer], side: int, path: Path) -> None:
@@ -171,19 +189,16 @@ def _write_onnx(layers: list[Layer], side: int, path: Path) -> None:
         constants.append(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), f"weights{len(constants)}"))
         return constants[-1].name
 
-    def filled(value: Array, axis: int, size: int) -> Array:
-        return np.pad(value, [(0, size - n if i == axis else 0) for i, n in enumerate(value.shape)])
-
     x, channels, size, flat = node("Transpose", ["image"], perm=[0, 3, 1, 2]), 3, side, False
     for kind, values, settings in layers:
         if kind == "conv":
             kernel, bias = values
             out = -(-len(kernel) // BLOCK) * BLOCK
-            kernel = filled(filled(kernel, 1, channels), 0, out)
-            x = node("Conv", [x, constant(kernel), constant(filled(bias, 0, out))], kernel_shape=kernel.shape[2:])
+            kernel = _filled(_filled(kernel, 1, channels), 0, out)
+            x = node("Conv", [x, constant(kernel), constant(_filled(bias, 0, out))], kernel_shape=kernel.shape[2:])
             channels, size = out, size - kernel.shape[2] + 1
         elif kind == "prelu" and not flat:
-            slope = filled(values[0], 0, channels).reshape(-1, 1, 1, 1)
+            slope = _filled(values[0], 0, channels).reshape(-1, 1, 1, 1)
             same = {"group": channels, "kernel_shape": [1, 1]}
             above = node("Conv", [node("Relu", [x]), constant(1 - slope)], **same)
             x = node("Add", [above, node("Conv", [x, constant(slope)], **same)])

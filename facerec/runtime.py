@@ -157,15 +157,24 @@ class Net:
         for option in ("use_vulkan_compute", "use_fp16_storage", "use_fp16_packed", "use_fp16_arithmetic"):
             setattr(self._net.opt, option, False)
         self._net.opt.num_threads = 1
+        self._allocator = ncnn.UnlockedPoolAllocator
+        self._own = threading.local()  # a thread's memory: the network's own would go from core to core with each call
         if self._net.load_param(str(param)) or self._net.load_model(str(weights)):
             raise WeightsError(f"{param} cannot be loaded", "facerec models pull --force")
 
     def __call__(self, image: FloatArray) -> FloatArray:
         """(channels, h, w) float32 → the output's channels first."""
-        pixels = np.ascontiguousarray(image)  # ncnn reads from it, and does not keep it alive
+        if not hasattr(self._own, "memory"):
+            self._own.memory = self._allocator(), self._allocator()
+        return self._run(np.ascontiguousarray(image), *self._own.memory)
+
+    def _run(self, pixels: FloatArray, blobs: Any, workspace: Any) -> FloatArray:
+        """A call that takes its memory from these, and has given it back when it ends: so the result is a copy."""
         run = self._net.create_extractor()
-        run.input("image", self._mat(pixels))
-        return np.asarray(run.extract("out")[1])
+        run.set_blob_allocator(blobs)
+        run.set_workspace_allocator(workspace)
+        run.input("image", self._mat(pixels))  # ncnn reads from it, and does not keep it alive
+        return np.array(run.extract("out")[1])
 
 
 class Stemmed:

@@ -8,10 +8,9 @@ import pytest
 
 from facerec.detectors.mtcnn import (
     CELL,
+    MTCNN,
     SCALE_FACTOR,
     adjusted,
-    average_columns,
-    average_rows,
     cells,
     parts,
     patches,
@@ -103,15 +102,13 @@ def test_cells_are_those_of_the_network(side):
     assert cells(side) == pooled - 4  # two 3×3
 
 
-@pytest.mark.parametrize("shape", [(250, 250), (61, 487), (333, 40)])
-def test_levels_are_area_averages_of_the_picture(shape):
+@pytest.mark.parametrize("min_face", [12, 20, 60])
+@pytest.mark.parametrize("shape", [(250, 250), (61, 487), (333, 60)])
+def test_levels_are_area_averages_of_the_picture(shape, min_face):
     """OpenCV's INTER_AREA is what the mtcnn package uses."""
     height, width = shape
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    scales = pyramid(height, width, 20)
-    sizes = [(int(height * scale), int(width * scale)) for scale in scales]
-    rows = np.ascontiguousarray(image.transpose(0, 2, 1)).reshape(height, -1)
-    for h, w in sizes:
+    sizes = tuple((int(height * scale), int(width * scale)) for scale in pyramid(height, width, min_face))
+    for level, (h, w) in zip(MTCNN()._levels(image, sizes), sizes, strict=True):
         expected = cv2.resize(image.astype(np.float32), (w, h), interpolation=cv2.INTER_AREA)
-        found = np.concatenate([average_rows(rows, h, first, last) for first, last in parts(h, 30)])
-        np.testing.assert_allclose(average_columns(found, w).transpose(0, 2, 1), expected, atol=1e-3)
+        np.testing.assert_allclose(level.transpose(0, 2, 1), expected, atol=1e-3)

@@ -31,8 +31,12 @@ SCALE_FACTOR = 0.709  # area halves from one pyramid level to the next
 P_THRESHOLD, R_THRESHOLD, O_THRESHOLD = 0.6, 0.7, 0.8  # face scores to pass each network
 LEVEL_IOU, NMS_IOU = 0.5, 0.7  # suppression inside a pyramid level; everywhere else
 TILE = 48  # of P-Net's cells, in both directions: what a tile needs fits a processor's cache
-ROWS, COLUMNS = 16, 20  # of the picture, of a level, that are averaged in one product: most of its weights are not zero
-MIN_PATCHES, MAX_PATCHES = 2, 32  # of R-Net and O-Net in one call: their layers fit the cache too
+SMALL = 576  # cells of a level that is too little to be handed over by itself
+STRIPE, FINE_STRIPE = 64, 32  # rows of the picture that are averaged in one product: most of its weights are not zero
+FINE = 1 / 8  # scale from which on a level is averaged in fine stripes
+MIN_PATCHES, MAX_PATCHES = 2, 16  # of R-Net and O-Net in one call: their layers fit the cache too
+BLOCK = 64  # boxes compared with all later ones at once: what a block needs fits a processor's cache
+LATER = np.triu(np.ones((BLOCK, BLOCK), bool), k=1)
 GREY = (127.5, 127.5, 127.5)  # zero after normalisation
 OUTSIDE = -10.0  # far enough from the image not to be blended with its edge
 
@@ -41,6 +45,13 @@ S = TypeVar("S")
 
 Boxes = npt.NDArray[np.float64]
 """(n, 4) float64: x1, y1, x2, y2 in source pixels."""
+
+Tile = tuple[int, tuple[int, int], tuple[int, int]]
+"""Level; rows of cells, from and to; columns."""
+
+Stripe = tuple[int, int, FloatArray, list[tuple[int, int, int, int]]]
+"""Rows of the picture, from and to; their weights in each averaged row; where those belong: level, rows from and to,
+and the first of them among all."""
 
 
 class MTCNN(runtime.Portable):
@@ -99,45 +110,50 @@ class MTCNN(runtime.Portable):
         scales = pyramid(height, width, self.min_face)
         if not scales:
             return np.empty((0, 4))
-        sizes = [(int(height * scale), int(width * scale)) for scale in scales]
-        rows = np.stack(cv2.split(image), axis=1).reshape(height, -1)
-        bands = [(k, *band) for k, (h, _) in enumerate(sizes) for band in parts(cells(h), TILE)]
-        found = self._map(lambda band: self._band(rows, sizes[band[0]], *band[1:]), bands)
+        levels = self._levels(image, tuple((int(height * scale), int(width * scale)) for scale in scales))
+        values = [np.empty((5, cells(len(level)), cells(level.shape[2])), np.float32) for level in levels]
+        tiles = [
+            [(k, rows, columns) for rows in parts(found.shape[1], TILE) for columns in parts(found.shape[2], TILE)]
+            for k, found in enumerate(values)
+        ]
+        left = [iter(range(len(of_level) - 1, -1, -1)) for of_level in tiles]  # tiles of the level after each
 
-        def merged(k: int) -> tuple[Boxes, FloatArray]:
-            """Boxes and scores of a level."""
-            own = [cells for cells, (level, *_) in zip(found, bands, strict=True) if level == k]
-            y, x, values = (np.concatenate(v) for v in zip(*own, strict=True))
-            # The package counts a cell's pixels from 1 to 12, so it is 11 wide.
-            cell = np.stack([x, y, x, y], axis=1) * STRIDE + np.array([1, 1, CELL, CELL])
-            boxes, scores = (cell + values[:, 1:] * (CELL - 1)) / scales[k], logistic(values[:, 0])
-            keep = suppress(boxes, scores, LEVEL_IOU)
-            return boxes[keep], scores[keep]
+        def search(task: list[Tile]) -> list[tuple[Boxes, FloatArray]]:
+            """P-Net on tiles; after a level's last one, its boxes: the other threads are busy meanwhile."""
+            complete = []
+            for k, (top, bottom), (first, last) in task:
+                level, found = levels[k], values[k]
+                end_y = len(level) if bottom == found.shape[1] else STRIDE * (bottom - 1) + CELL
+                end_x = level.shape[2] if last == found.shape[2] else STRIDE * (last - 1) + CELL
+                pixels = level[STRIDE * top : end_y, :, STRIDE * first : end_x].transpose(1, 0, 2)
+                found[:, top:bottom, first:last] = self._pnet(pixels)
+                if next(left[k]) == 0:
+                    complete.append(candidates(found, scales[k]))
+            return complete
 
-        boxes, scores = map(np.concatenate, zip(*map(merged, range(len(scales))), strict=True))
+        large = [found[0].size > SMALL for found in values]
+        together = [tile for of_level in tiles for tile in of_level if not large[tile[0]]]
+        one_by_one = [[tile] for of_level in tiles for tile in of_level if large[tile[0]]]
+        complete = itertools.chain(*self._map(search, [together, *one_by_one]))
+        boxes, scores = map(np.concatenate, zip(*complete, strict=True))
         return squared(boxes[suppress(boxes, scores, NMS_IOU)])
 
-    def _band(
-        self, rows: npt.NDArray[Any], size: tuple[int, int], first: int, last: int
-    ) -> tuple[Any, Any, FloatArray]:
-        """P-Net on rows of a level's cells, tile by tile → y, x and values (n, 5) of those that look like a face.
+    def _levels(self, image: Image, sizes: tuple[tuple[int, int], ...]) -> list[FloatArray]:
+        """The picture averaged by area to each (height, width) → (height, 3, width)."""
+        height, width = image.shape[:2]
+        rows = np.stack(cv2.split(image), axis=1).reshape(height, -1)
+        levels = [np.empty((h, 3, w), np.float32) for h, w in sizes]
 
-        Args:
-            rows: the picture, (h, 3 · w) uint8: red, green and blue of a row side by side.
-            size: height and width of the level.
-            first: row of cells.
-            last: the one after the last.
-        """
-        height, width = size
-        bottom = height if last == cells(height) else STRIDE * (last - 1) + CELL
-        pixels = average_columns(average_rows(rows, height, STRIDE * first, bottom), width)
-        tiles = []
-        for left, right in parts(cells(width), TILE):
-            end = width if right == cells(width) else STRIDE * (right - 1) + CELL
-            tiles.append(self._pnet(pixels[:, :, STRIDE * left : end].transpose(1, 0, 2)))
-        values = np.concatenate(tiles, axis=2)
-        y, x = np.nonzero(values[0] > math.log(P_THRESHOLD / (1 - P_THRESHOLD)))
-        return y + first, x, values[:, y, x].T
+        def average(stripe: Stripe) -> None:
+            low, high, share, targets = stripe
+            averaged = (share @ rows[low:high].astype(np.float32)).reshape(-1, width)
+            for k, begin, end, first in targets:
+                lines, (_, w) = averaged[3 * first : 3 * (first + end - begin)], sizes[k]
+                into = levels[k][begin:end].reshape(-1, w)
+                cv2.resize(lines, (w, len(lines)), dst=into, interpolation=cv2.INTER_AREA)
+
+        self._map(average, stripes(height, tuple(h for h, _ in sizes)))
+        return levels
 
     def _refine(self, pixels: FloatArray, boxes: Boxes) -> Boxes:
         """R-Net → fewer, better square candidates."""
@@ -199,41 +215,45 @@ def parts(n: int, most: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
-@lru_cache(1024)
-def shares(source: int, target: int, first: int, last: int, step: int) -> list[tuple[int, int, int, int, FloatArray]]:
-    """How pixels `first` to `last` of a side of `target` pixels average one of `source` pixels, by area.
+@lru_cache(32)
+def stripes(source: int, heights: tuple[int, ...]) -> list[Stripe]:
+    """How the rows of a picture of height `source` are averaged by area to levels of these heights.
 
-    Returns:
-        For each `step` of them: the first, the one after the last, the same of the source pixels that they
-        touch, and the weights (target pixels, source pixels).
+    A stripe of the picture gives the rows that begin in it, of all levels in one product.
     """
-    ratio, found = source / target, []
-    for begin in range(first, last, step):
-        end = min(begin + step, last)
-        edges = np.arange(begin, end + 1) * ratio
-        low, high = int(edges[0]), min(math.ceil(edges[-1] - 1e-6), source)
-        pixel = np.arange(low, high)
-        covered = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
-        found.append((begin, end, low, high, (np.maximum(covered, 0) / ratio).astype(np.float32)))
+    found: list[Stripe] = []
+    for fine, step in ((True, FINE_STRIPE), (False, STRIPE)):
+        starts = range(0, source + step, step)
+        edges = {k: np.arange(h + 1) * (source / h) for k, h in enumerate(heights) if (h >= FINE * source) == fine}
+        first = {k: np.searchsorted(edge[:-1], starts).tolist() for k, edge in edges.items()}
+        for i, start in enumerate(starts[:-1]):
+            targets, n = [], 0
+            for k in edges:
+                begin, end = first[k][i : i + 2]
+                if begin < end:
+                    targets.append((k, begin, end, n))
+                    n += end - begin
+            if targets:
+                low, high = (
+                    np.concatenate([edges[k][begin + after : end + after] for k, begin, end, _ in targets])[:, None]
+                    for after in (0, 1)
+                )
+                stop = min(math.ceil(high.max() - 1e-6), source)
+                pixel = np.arange(start, stop)
+                covered = np.minimum(high, pixel + 1) - np.maximum(low, pixel)
+                found.append((start, stop, (np.maximum(covered, 0) / (high - low)).astype(np.float32), targets))
     return found
 
 
-def average_rows(rows: npt.NDArray[Any], height: int, first: int, last: int) -> FloatArray:
-    """(source, n) uint8 → rows `first` to `last` of the `height` that it is averaged to by area, (last - first, n)."""
-    step = max(round(ROWS * height / len(rows)), 1)
-    result = np.empty((last - first, rows.shape[1]), np.float32)
-    for begin, end, low, high, share in shares(len(rows), height, first, last, step):
-        np.matmul(share, rows[low:high].astype(np.float32), out=result[begin - first : end - first])
-    return result
-
-
-def average_columns(rows: FloatArray, width: int) -> FloatArray:
-    """(n, 3 · source) → (n, 3, width), averaged by area."""
-    flat = rows.reshape(3 * len(rows), -1)
-    result = np.empty((len(flat), width), np.float32)
-    for begin, end, low, high, share in shares(flat.shape[1], width, 0, width, COLUMNS):
-        np.matmul(flat[:, low:high], share.T, out=result[:, begin:end])
-    return result.reshape(-1, 3, width)
+def candidates(values: FloatArray, scale: float) -> tuple[Boxes, FloatArray]:
+    """P-Net's output on a level (5, h, w) → its boxes in source pixels, and their scores, best first."""
+    y, x = np.nonzero(values[0] > math.log(P_THRESHOLD / (1 - P_THRESHOLD)))
+    found = values[:, y, x].T
+    # The package counts a cell's pixels from 1 to 12, so it is 11 wide.
+    cell = np.stack([x, y, x, y], axis=1) * STRIDE + np.array([1, 1, CELL, CELL])
+    boxes, scores = (cell + found[:, 1:] * (CELL - 1)) / scale, logistic(found[:, 0])
+    keep = suppress(boxes, scores, LEVEL_IOU)
+    return boxes[keep], scores[keep]
 
 
 def logistic(values: FloatArray) -> FloatArray:
@@ -257,16 +277,24 @@ def suppress(
     order = np.argsort(scores)[::-1]
     if len(order) < 2:
         return order
-    x1, y1, x2, y2 = boxes[order].T.astype(np.float32)
-    area = (x2 - x1) * (y2 - y1)
+    x1, y1, x2, y2 = boxes[order].T
+    area = ((x2 - x1) * (y2 - y1)).astype(np.float32)
+    # shared > threshold · (a + b - shared) is factor · shared > a + b, and the factor can be put into the widths
+    factor = 1 / threshold if of_smaller else (1 + threshold) / threshold
+    x1, y1, x2, y2 = (v.astype(np.float32) for v in (x1 * factor, y1, x2 * factor, y2))
+    both = np.minimum if of_smaller else np.add
     keep = np.ones(len(order), bool)
-    for start in range(0, len(order), 64):  # rows in blocks: what a block needs fits a processor's cache
-        rows, after = slice(start, start + 64), slice(start, None)
-        w = np.minimum(x2[rows, None], x2[after]) - np.maximum(x1[rows, None], x1[after])
-        h = np.minimum(y2[rows, None], y2[after]) - np.maximum(y1[rows, None], y1[after])
-        shared = np.maximum(w, 0) * np.maximum(h, 0)
-        other = np.minimum(area[rows, None], area[after]) if of_smaller else area[rows, None] + area[after] - shared
-        keep[after] &= ~np.triu(shared > threshold * other, k=1).any(axis=0)
+    for start in range(0, len(order), BLOCK):
+        rows, after = slice(start, start + BLOCK), slice(start, None)
+        shared = np.minimum(x2[rows, None], x2[after])
+        shared -= np.maximum(x1[rows, None], x1[after])
+        h = np.minimum(y2[rows, None], y2[after])
+        h -= np.maximum(y1[rows, None], y1[after])
+        np.maximum(shared, 0, out=shared)  # where h is below 0, it stays below every area
+        shared *= h
+        over = shared > both(area[rows, None], area[after])
+        over[:, :BLOCK] &= LATER[: len(over), : over.shape[1]]
+        keep[after] &= ~over.any(axis=0)
     return order[keep]
 
 
