@@ -111,7 +111,7 @@ class MTCNN(runtime.Portable):
         if not scales:
             return np.empty((0, 4))
         levels = self._levels(image, tuple((int(height * scale), int(width * scale)) for scale in scales))
-        values = [np.empty((5, cells(len(level)), cells(level.shape[2])), np.float32) for level in levels]
+        values = [np.empty((5, *map(cells, level.shape[:2])), np.float32) for level in levels]
         tiles = [
             [(k, rows, columns) for rows in parts(found.shape[1], TILE) for columns in parts(found.shape[2], TILE)]
             for k, found in enumerate(values)
@@ -124,9 +124,9 @@ class MTCNN(runtime.Portable):
             for k, (top, bottom), (first, last) in task:
                 level, found = levels[k], values[k]
                 end_y = len(level) if bottom == found.shape[1] else STRIDE * (bottom - 1) + CELL
-                end_x = level.shape[2] if last == found.shape[2] else STRIDE * (last - 1) + CELL
-                pixels = level[STRIDE * top : end_y, :, STRIDE * first : end_x].transpose(1, 0, 2)
-                found[:, top:bottom, first:last] = self._pnet(pixels)
+                end_x = level.shape[1] if last == found.shape[2] else STRIDE * (last - 1) + CELL
+                pixels = level[STRIDE * top : end_y, STRIDE * first : end_x]
+                found[:, top:bottom, first:last] = self._pnet(pixels.transpose(2, 0, 1))
                 if next(left[k]) == 0:
                     complete.append(candidates(found, scales[k]))
             return complete
@@ -139,18 +139,17 @@ class MTCNN(runtime.Portable):
         return squared(boxes[suppress(boxes, scores, NMS_IOU)])
 
     def _levels(self, image: Image, sizes: tuple[tuple[int, int], ...]) -> list[FloatArray]:
-        """The picture averaged by area to each (height, width) → (height, 3, width)."""
+        """The picture averaged by area to each (height, width), float32: rows first, then columns."""
         height, width = image.shape[:2]
-        rows = np.stack(cv2.split(image), axis=1).reshape(height, -1)
-        levels = [np.empty((h, 3, w), np.float32) for h, w in sizes]
+        rows = image.reshape(height, -1)
+        levels = [np.empty((*size, 3), np.float32) for size in sizes]
 
         def average(stripe: Stripe) -> None:
             low, high, share, targets = stripe
-            averaged = (share @ rows[low:high].astype(np.float32)).reshape(-1, width)
+            averaged = (share @ rows[low:high].astype(np.float32)).reshape(-1, width, 3)
             for k, begin, end, first in targets:
-                lines, (_, w) = averaged[3 * first : 3 * (first + end - begin)], sizes[k]
-                into = levels[k][begin:end].reshape(-1, w)
-                cv2.resize(lines, (w, len(lines)), dst=into, interpolation=cv2.INTER_AREA)
+                part, into = averaged[first : first + end - begin], levels[k][begin:end]
+                cv2.resize(part, (into.shape[1], len(into)), dst=into, interpolation=cv2.INTER_AREA)
 
         self._map(average, stripes(height, tuple(h for h, _ in sizes)))
         return levels
