@@ -25,6 +25,7 @@ from facerec.scratch import Names, Tables, packed, unpacked
 
 MANIFEST = "manifest.jsonl"
 SAVE = 30.0  # seconds between the manifests that a stage writes into a store
+REST = 10  # or this many times what writing one took, if that is longer: a long manifest costs a run a tenth at most
 
 
 @dataclass
@@ -226,7 +227,7 @@ class Manifest:
 class StoreManifest(Manifest):
     """The manifest of a folder in a store, where nothing is locked or appended to.
 
-    It is written whole every `SAVE` seconds, or ten times as long as that takes, and at the end: a run that is killed
+    It is written whole every `SAVE` seconds, or `REST` times as long as that takes, and at the end: a run that is killed
     repeats at most that much. Two runs into one folder at once are not noticed; the later end wins.
 
     Raises:
@@ -263,7 +264,7 @@ class StoreManifest(Manifest):
                 lines.writelines(self.records.lines())
             stores.put(self.path, file)
         now = time.monotonic()
-        self._next = now + max(SAVE, 10 * (now - start))
+        self._next = now + max(SAVE, REST * (now - start))
 
     def sweep(self) -> None:
         """Nothing: what a store holds is whole."""
@@ -278,7 +279,7 @@ class StoreManifest(Manifest):
     def write(self, record: Record) -> None:
         """Notes that an input is finished; removes what an earlier run made of it and this one did not."""
         super().write(record)
-        if time.monotonic() > self._next:
+        if time.monotonic() >= self._next:
             self._save()
 
     def _unlink(self, outputs: list[dict[str, Any]]) -> None:

@@ -122,6 +122,7 @@ def test_interrupted_and_run_again_equals_undisturbed(in_tmp, memory, jobs):
 def test_a_run_that_is_killed_repeats_what_was_not_saved(in_tmp, memory, monkeypatch):
     raw = upload(photos(in_tmp / "raw", {"ana": 6}), memory / "raw")
     monkeypatch.setattr(manifests, "SAVE", 0)
+    monkeypatch.setattr(manifests, "REST", 0)
     monkeypatch.setattr(manifests.StoreManifest, "__exit__", lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
         go(raw, memory / "out", FakeDetector(interrupt_after=4))
