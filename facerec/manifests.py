@@ -227,8 +227,8 @@ class Manifest:
 class StoreManifest(Manifest):
     """The manifest of a folder in a store, where nothing is locked or appended to.
 
-    It is written whole every `SAVE` seconds, or `REST` times as long as that takes, and at the end: a run that is killed
-    repeats at most that much. Two runs into one folder at once are not noticed; the later end wins.
+    It is written whole every `SAVE` seconds, or `REST` times as long as that takes, and at the end: a run that is
+    killed repeats at most that much. Two runs into one folder at once are not noticed; the later end wins.
 
     Raises:
         FacerecError: the store does not answer, has no such bucket, or forbids it.

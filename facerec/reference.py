@@ -172,7 +172,7 @@ def _filled(value: Array, axis: int, size: int) -> Array:
 def _write_onnx(layers: list[Layer], side: int, path: Path) -> None:
     """A chain on batches of squares in ONNX: image (n, side, side, 3) → out.
 
-    Channels are filled up with zeros to whole blocks, and PReLU is written as αx + (1 - α) relu(x) with
+    Channels are filled up with zeros to whole blocks, and PReLU is written as x ± relu(∓(1 - α)x) with
     1×1 depthwise convolutions: both keep the runtime in its blocked layout from the first layer to the last.
     """
     import onnx
@@ -198,14 +198,12 @@ def _write_onnx(layers: list[Layer], side: int, path: Path) -> None:
             x = node("Conv", [x, constant(kernel), constant(_filled(bias, 0, out))], kernel_shape=kernel.shape[2:])
             channels, size = out, size - kernel.shape[2] + 1
         elif kind == "prelu" and not flat:
-            slope = _filled(values[0], 0, channels).reshape(-1, 1, 1, 1)
+            rest = 1 - _filled(values[0], 0, channels).reshape(-1, 1, 1, 1)
             same = {"group": channels, "kernel_shape": [1, 1]}
-            above = node("Conv", [node("Relu", [x]), constant(1 - slope)], **same)
-            x = node("Add", [above, node("Conv", [x, constant(slope)], **same)])
+            below = node("Relu", [node("Conv", [x, constant(-np.abs(rest))], **same)])
+            x = node("Add", [node("Conv", [below, constant(np.sign(rest))], **same), x])
         elif kind == "prelu":
-            slope = values[0]
-            above = node("Mul", [node("Relu", [x]), constant(1 - slope)])
-            x = node("Add", [above, node("Mul", [x, constant(slope)])])
+            x = node("PRelu", [x, constant(values[0])])
         elif kind == "pool":
             pool = settings["size"]
             tail = (pool - size) % 2 if settings["same"] else 0

@@ -32,7 +32,7 @@ from facerec.artifacts import TEMPORARY, atomic_path, remove, sha256_of
 from facerec.errors import UsageError, WeightsError
 from facerec.types import Gate
 
-EXPORT_VERSION = 5
+EXPORT_VERSION = 6
 """Raised when `facerec.reference` writes other graphs, so that cached ones are exported again."""
 EXPORT_TOLERANCE = 1e-4
 """Largest difference from TensorFlow's output at which an exported graph is accepted."""

@@ -33,6 +33,7 @@ LEVEL_IOU, NMS_IOU = 0.5, 0.7  # suppression inside a pyramid level; everywhere 
 TILE = 48  # of P-Net's cells, in both directions: what a tile needs fits a processor's cache
 SMALL = 576  # cells of a level that is too little to be handed over by itself
 STRIPE, FINE_STRIPE = 64, 32  # rows of the picture that are averaged in one product: most of its weights are not zero
+BAND = 256  # rows of the picture that are converted in one task
 FINE = 1 / 8  # scale from which on a level is averaged in fine stripes
 MIN_PATCHES, MAX_PATCHES = 2, 16  # of R-Net and O-Net in one call: their layers fit the cache too
 BLOCK = 64  # boxes compared with all later ones at once: what a block needs fits a processor's cache
@@ -79,9 +80,9 @@ class MTCNN(runtime.Portable):
 
     def detect(self, image: Image) -> list[Face]:
         """Faces of an RGB image (h, w, 3) uint8, most confident first."""
+        pixels = self._floats(image)
         with runtime.one_blas_thread():
-            boxes = self._propose(image)
-        pixels = image.astype(np.float32)
+            boxes = self._propose(pixels)
         boxes = self._refine(pixels, boxes)
         return self._output(pixels, boxes)
 
@@ -104,13 +105,23 @@ class MTCNN(runtime.Portable):
             helper.result()
         return [result for _, result in sorted(results.items())]
 
-    def _propose(self, image: Image) -> Boxes:
+    def _floats(self, image: Image) -> FloatArray:
+        """The picture as float32."""
+        pixels = np.empty(image.shape, np.float32)
+
+        def convert(part: tuple[int, int]) -> None:
+            pixels[slice(*part)] = image[slice(*part)]
+
+        self._map(convert, parts(len(image), BAND))
+        return pixels
+
+    def _propose(self, pixels: FloatArray) -> Boxes:
         """P-Net over the image pyramid → square candidates."""
-        height, width = image.shape[:2]
+        height, width = pixels.shape[:2]
         scales = pyramid(height, width, self.min_face)
         if not scales:
             return np.empty((0, 4))
-        levels = self._levels(image, tuple((int(height * scale), int(width * scale)) for scale in scales))
+        levels = self._levels(pixels, tuple((int(height * scale), int(width * scale)) for scale in scales))
         values = [np.empty((5, *map(cells, level.shape[:2])), np.float32) for level in levels]
         tiles = [
             [(k, rows, columns) for rows in parts(found.shape[1], TILE) for columns in parts(found.shape[2], TILE)]
@@ -125,8 +136,8 @@ class MTCNN(runtime.Portable):
                 level, found = levels[k], values[k]
                 end_y = len(level) if bottom == found.shape[1] else STRIDE * (bottom - 1) + CELL
                 end_x = level.shape[1] if last == found.shape[2] else STRIDE * (last - 1) + CELL
-                pixels = level[STRIDE * top : end_y, STRIDE * first : end_x]
-                found[:, top:bottom, first:last] = self._pnet(pixels.transpose(2, 0, 1))
+                tile = level[STRIDE * top : end_y, STRIDE * first : end_x]
+                found[:, top:bottom, first:last] = self._pnet(tile.transpose(2, 0, 1))
                 if next(left[k]) == 0:
                     complete.append(candidates(found, scales[k]))
             return complete
@@ -138,15 +149,15 @@ class MTCNN(runtime.Portable):
         boxes, scores = map(np.concatenate, zip(*complete, strict=True))
         return squared(boxes[suppress(boxes, scores, NMS_IOU)])
 
-    def _levels(self, image: Image, sizes: tuple[tuple[int, int], ...]) -> list[FloatArray]:
+    def _levels(self, pixels: FloatArray, sizes: tuple[tuple[int, int], ...]) -> list[FloatArray]:
         """The picture averaged by area to each (height, width), float32: rows first, then columns."""
-        height, width = image.shape[:2]
-        rows = image.reshape(height, -1)
+        height, width = pixels.shape[:2]
+        rows = pixels.reshape(height, -1)
         levels = [np.empty((*size, 3), np.float32) for size in sizes]
 
         def average(stripe: Stripe) -> None:
             low, high, share, targets = stripe
-            averaged = (share @ rows[low:high].astype(np.float32)).reshape(-1, width, 3)
+            averaged = (share @ rows[low:high]).reshape(-1, width, 3)
             for k, begin, end, first in targets:
                 part, into = averaged[first : first + end - begin], levels[k][begin:end]
                 cv2.resize(part, (into.shape[1], len(into)), dst=into, interpolation=cv2.INTER_AREA)
@@ -183,7 +194,8 @@ class MTCNN(runtime.Portable):
 
     def _run(self, net: Any, pixels: FloatArray, boxes: Boxes, side: int) -> FloatArray:
         """Cuts the boxes out and runs a network on them, in bounded batches → its output, a row a box."""
-        size = min(max(-(-len(boxes) // self._threads), MIN_PATCHES), MAX_PATCHES)
+        rounds = -(-len(boxes) // (MAX_PATCHES * self._threads))  # in which every thread has a batch
+        size = max(-(-len(boxes) // (rounds * self._threads)), MIN_PATCHES)
         return np.concatenate(
             self._map(
                 lambda part: net.run(None, {"image": patches(pixels, boxes[slice(*part)], side)})[0],
