@@ -11,9 +11,9 @@ import numpy.typing as npt
 from benchmarks.accuracy import Setting, load
 from benchmarks.common import Section
 from facerec import audit, metrics, protocols
+from facerec.catalogue import gate
 from facerec.classify import LOOKALIKE
 from facerec.types import Crop, Embeddings, Space
-from facerec.weights import gate
 
 SHARE = 0.05
 SEEDS = range(5)

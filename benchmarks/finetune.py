@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 
 from benchmarks.common import Section, data, facerec
-from facerec import weights
+from facerec import catalogue
 
 SIDE, QUALITY = 32, 20
 MODELS = {"bench-head": ["--layers", "head"], "bench-blocks": ["--layers", "2", "--epochs", "8", "--patience", "3"]}
@@ -34,8 +34,8 @@ def main(section: Section) -> None:
         facerec("embed", cwd=temp)
         rows, speed = [], []
         for model, words in MODELS.items():
-            if model in weights.tuned_names():
-                weights.remove_tuned(model)
+            if model in catalogue.tuned_names():
+                catalogue.remove_tuned(model)
             start = time.perf_counter()
             report = facerec("finetune", "--name", model, *words, cwd=temp)
             taken = time.perf_counter() - start
@@ -87,4 +87,4 @@ def main(section: Section) -> None:
             ],
         )
     for model in MODELS:
-        weights.remove_tuned(model)
+        catalogue.remove_tuned(model)

@@ -12,13 +12,13 @@ from benchmarks.accuracy import RANGE, Setting, detector, load
 from benchmarks.common import Section, data
 from facerec import metrics, protocols, runtime
 from facerec.calibrate import calibrate
+from facerec.catalogue import gate
 from facerec.detectors import DEFAULT_MIN_FACE
 from facerec.embedders import load_embedder
 from facerec.images import read_image
 from facerec.protocols import Photos
 from facerec.stages.evaluate import Engine, load_photos
 from facerec.types import Image
-from facerec.weights import gate
 
 DRAWS = 10
 DEGRADED = 400  # photos

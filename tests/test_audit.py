@@ -10,6 +10,7 @@ from conftest import CROP, FakeDetector, FakeEmbedder, photos, vectors
 
 from facerec.artifacts import load_embeddings, save_embeddings
 from facerec.audit import DUPLICATE, GOOD, audit, duplicates
+from facerec.catalogue import gate
 from facerec.classify import KINDS, LOOKALIKE, Classifier
 from facerec.errors import DataError
 from facerec.galleries.file import FileGallery, forget
@@ -18,7 +19,6 @@ from facerec.stages import embed as stage
 from facerec.stages.detect import detect
 from facerec.stages.people import Project, rename
 from facerec.types import Gate
-from facerec.weights import gate
 
 THRESHOLD = 0.9
 PEOPLE = {"ana": 6, "ben": 5, "cleo": 4, "dora": 2}

@@ -350,7 +350,7 @@ def test_a_person_seen_only_in_the_test_set_counts_as_an_error(in_tmp):
 
 
 def test_the_default_threshold_is_the_models_own_and_one_that_is_not_known_must_be_given(processed):
-    from facerec.weights import CATALOGUE
+    from facerec.catalogue import CATALOGUE
 
     go(processed)
     assert fit(processed, threshold=None).gate == replace(CATALOGUE["facenet-128"].gate, margin=0.0)  # few people

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import photos, vectors
 
-from facerec import weights
+from facerec import catalogue, weights
 from facerec.artifacts import load_embeddings, save_embeddings, write_npz
 from facerec.errors import UsageError
 from facerec.stages.finetune import Comparison, compare, of_side, sides, with_two
@@ -242,23 +242,23 @@ def test_too_few_people_and_names_that_are_none_are_refused(in_tmp, run, facerec
 
 def test_a_tuned_model_is_in_the_catalogue_until_it_is_removed(facerec_home, in_tmp, tmp_path, run):
     (tmp_path / "g.onnx").write_bytes(b"graph")
-    weights.add_tuned("mine", "facenet-128", tmp_path / "g.onnx", weights.gate("facenet-128"), {"layers": "head"})
-    assert weights.status("mine") == "ready" and weights.gate("mine") == weights.gate("facenet-128")
+    catalogue.add_tuned("mine", "facenet-128", tmp_path / "g.onnx", catalogue.gate("facenet-128"), {"layers": "head"})
+    assert weights.status("mine") == "ready" and catalogue.gate("mine") == catalogue.gate("facenet-128")
     assert weights.graph("mine", "mine.onnx").read_bytes() == b"graph"
     assert "fine-tuned here (head)" in run("models", "list").out
     with pytest.raises(UsageError, match="already"):
-        weights.require_new("mine")
+        catalogue.require_new("mine")
     save_embeddings(Path("embeddings/gallery.npz"), vectors({"ana": 2, "ben": 2}))
     write_npz(Path("finetuned/mine/checkpoint.npz"), {"kind": "training"}, {"state0": np.zeros(3)})
     forgotten = run("forget", "ana", "--yes")
     assert forgotten.code == 0 and "facerec models remove mine" in forgotten.err
-    assert weights.gate_at("mine", 0.01) is None
+    assert catalogue.gate_at("mine", 0.01) is None
     weights.graph.cache_clear()
     (facerec_home / "tuned/mine.onnx").write_bytes(b"changed")
     assert weights.status("mine") == "damaged"
     with pytest.raises(weights.WeightsError, match="changed"):
         weights.graph("mine", "mine.onnx")
-    assert run("models", "remove", "mine").code == 0 and weights.tuned_names() == []
+    assert run("models", "remove", "mine").code == 0 and catalogue.tuned_names() == []
     assert run("models", "remove", "facenet-128").code == 2
 
 
@@ -289,9 +289,9 @@ def project(tmp_path_factory):
 def own_models(project, monkeypatch):
     monkeypatch.chdir(project)
     yield project
-    for name in weights.tuned_names():
+    for name in catalogue.tuned_names():
         if name.startswith("test-"):
-            weights.remove_tuned(name)
+            catalogue.remove_tuned(name)
     weights.graph.cache_clear()
 
 
@@ -320,7 +320,7 @@ def test_a_model_is_trained_exported_judged_and_used(own_models, run, words):
     changed = run("finetune", "--name", name, "--report", "--embeddings", "embeddings/fewer.npz")
     assert changed.code == 1 and "other people" in changed.err
     names = {p.name for p in (own_models / "raw_images").iterdir()}
-    record = (weights.home() / "tuned" / f"{name}.json").read_text()
+    record = (catalogue.home() / "tuned" / f"{name}.json").read_text()
     assert not any(person in record for person in names)
 
 
@@ -370,7 +370,7 @@ def test_a_killed_process_goes_on(own_models):
             break
     process.kill()
     process.wait()
-    assert "test-killed" not in weights.tuned_names()
+    assert "test-killed" not in catalogue.tuned_names()
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     first = next(line for line in done.stderr.splitlines() if "epoch" in line)
     assert done.returncode == 0 and int(first.split("epoch ")[1].split(":")[0]) >= 5, done.stderr

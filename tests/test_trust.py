@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import CROP, FakeDetector, FakeEmbedder, vectors
 
-from facerec import metrics, weights
+from facerec import catalogue, metrics
 from facerec.artifacts import load_embeddings
 from facerec.calibrate import calibrate
 from facerec.classify import Classifier
@@ -110,8 +110,8 @@ def test_a_gallery_is_calibrated_and_the_gate_used_everywhere(tmp_path, monkeypa
 
 
 def test_the_false_match_rate_of_a_distance():
-    at = weights.false_match_rate
-    assert at("facenet-128", weights.gate("facenet-128").threshold) == pytest.approx(1e-3, rel=0.01)
+    at = catalogue.false_match_rate
+    assert at("facenet-128", catalogue.gate("facenet-128").threshold) == pytest.approx(1e-3, rel=0.01)
     rates = [at("facenet-128", d) for d in np.linspace(0, 2, 41)]
     assert rates == sorted(rates) and rates[0] == pytest.approx(1e-5) and rates[-1] == pytest.approx(0.1)
     assert at("other", 1.0) is None

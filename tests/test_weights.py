@@ -12,9 +12,9 @@ import threading
 import pytest
 
 from facerec import weights
+from facerec.catalogue import CATALOGUE, Archive, Download, Entry, Package, entry
 from facerec.embedders import MODELS
 from facerec.errors import FacerecError, WeightsError
-from facerec.weights import CATALOGUE, Archive, Download, Entry, Package
 
 BODY = b"weights of a network " * 1000
 
@@ -59,7 +59,7 @@ def test_the_catalogue_is_complete():
         assert item.files and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in item.files.values())
     assert set(MODELS) <= set(CATALOGUE) and CATALOGUE[MODELS[0]].gate
     with pytest.raises(FacerecError, match=r"no model 'nonsense' — choose one of: mtcnn, facenet-128"):
-        weights.entry("nonsense")
+        entry("nonsense")
 
 
 def test_a_download_is_kept_and_verified(catalogue, server, facerec_home):

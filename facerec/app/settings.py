@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from facerec import weights
+from facerec import catalogue
 from facerec.app import toolkit
 from facerec.detectors import DETECTORS
 from facerec.embedders import MODELS
@@ -20,12 +20,13 @@ def page() -> None:
     detector = st.selectbox("Detector", offered, offered.index(chosen.detector))
     sizes = sorted({*SIZES, chosen.min_face})
     min_face = st.select_slider("Smallest face, pixels (larger is faster)", sizes, chosen.min_face)
-    models = [model for model in (*MODELS, *weights.tuned_names()) if weights.gate(model)]  # others need calibrating
+    everything = (*MODELS, *catalogue.tuned_names())
+    models = [model for model in everything if catalogue.gate(model)]  # others need calibrating
     model = st.selectbox("Model of a new gallery", models, models.index(chosen.model) if chosen.model in models else 0)
     toolkit.with_settings(detector=detector, min_face=min_face, model=model)
     recognizer = toolkit.recognizer()
     known = recognizer.classifier.photos.space.model if recognizer else model
-    rates: list[int | None] = [None, *(round(1000 * rate) for rate in weights.stranger_rates(known))]
+    rates: list[int | None] = [None, *(round(1000 * rate) for rate in catalogue.stranger_rates(known))]
     strangers = st.select_slider(
         "How many strangers in a thousand may get a name?",
         rates,

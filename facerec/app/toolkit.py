@@ -15,7 +15,7 @@ import numpy as np
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from facerec import app, runtime, weights
+from facerec import app, catalogue, runtime
 from facerec.artifacts import save_embeddings
 from facerec.classify import Classifier
 from facerec.detectors import DEFAULT_MIN_FACE, DETECTORS, load_detector
@@ -174,7 +174,7 @@ def gate_for(gate: Gate, space: Space, chosen: Settings) -> Gate:
     """The gate at which so many strangers in a thousand get a name; the people's own where nothing was chosen."""
     if chosen.strangers is None:
         return gate
-    return weights.gate_at(space.model, chosen.strangers / 1000) or gate
+    return catalogue.gate_at(space.model, chosen.strangers / 1000) or gate
 
 
 def gallery_embedder(model: str) -> Embedder:

@@ -110,9 +110,9 @@ def add_gate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def model(text: str) -> str:
     """An option's embedding model: a name in the catalogue, or the JSON file that describes another one."""
-    from facerec import weights
+    from facerec import catalogue
 
-    known = (*MODELS, *weights.tuned_names())
+    known = (*MODELS, *catalogue.tuned_names())
     if text not in known and not text.endswith(".json"):
         raise argparse.ArgumentTypeError(f"{text} is neither of {', '.join(known)} nor a model's .json description")
     return text

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Exit:
     """Adds the photos to the gallery."""
-    from facerec import runtime, weights
+    from facerec import catalogue, runtime
     from facerec.embedders import load_embedder
     from facerec.galleries import open_gallery
     from facerec.stages.enroll import enroll
@@ -44,12 +44,12 @@ def run(args: argparse.Namespace) -> Exit:
         raise UsageError(f"no photos in {', '.join(args.photos)}", "give photos, folders or a pattern in quotes")
     threads = runtime.cpu_count()
     crop, flip, model = Crop(DEFAULT_MARGIN), False, args.model
-    gate = weights.gate(model)
+    gate = catalogue.gate(model)
     gallery = open_gallery(args.gallery)
     if gallery.exists():
         there = gallery.about()
         crop, flip, model = there.space.crop, there.space.flip, there.space.model
-        gate = there.gate or weights.gate(model)
+        gate = there.gate or catalogue.gate(model)
     embedder = load_embedder(args.embedder, model=model, crop=crop, flip=flip, threads=threads)
     report = enroll(
         args.name,

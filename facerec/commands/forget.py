@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Exit:
     """Asks, erases, and looks for what is left."""
-    from facerec import weights
+    from facerec import catalogue
     from facerec.stages.people import find_traces, forget
 
     project = common.project(args.gallery)
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> Exit:
             return Exit.ERROR
     erased = forget(project, args.name, really=True)
     left = find_traces(project, args.name)
-    if tuned := weights.tuned_names():
+    if tuned := catalogue.tuned_names():
         common.say(
             f"a fine-tuned model keeps what it learned of {args.name}, if it did: facerec models remove {tuned[0]}"
         )

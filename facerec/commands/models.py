@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Exit:
     """Runs the action."""
-    from facerec import weights
+    from facerec import catalogue, weights
 
     if args.action == "pull":
         for name in args.names or _DEFAULT:
@@ -43,10 +43,10 @@ def run(args: argparse.Namespace) -> Exit:
             print(f"{name}: {weights.status(name)}")
         return Exit.OK
     if args.action == "remove":
-        weights.remove_tuned(args.name)
+        catalogue.remove_tuned(args.name)
         print(f"{args.name} is removed")
         return Exit.OK
-    everything = [*weights.CATALOGUE, *weights.tuned_names()]
+    everything = [*catalogue.CATALOGUE, *catalogue.tuned_names()]
     if args.action == "verify":
         states = {name: weights.status(name) for name in args.names or everything}
         if not args.names:
@@ -57,12 +57,12 @@ def run(args: argparse.Namespace) -> Exit:
         return Exit.ERROR if {"damaged", "missing"} & set(states.values()) else Exit.OK
     rows = [
         {"name": e.name, "status": weights.status(e.name), "licence": e.licence, "what": e.what}
-        for e in map(weights.entry, everything)
+        for e in map(catalogue.entry, everything)
     ]
     if args.json:
-        common.print_json({"cache": str(weights.home()), "models": rows})
+        common.print_json({"cache": str(catalogue.home()), "models": rows})
     else:
         for row in rows:
             print(f"{row['name']:12} {row['status']:8} {row['licence']:4} {row['what']}")
-        print(f"cache: {weights.home()}", file=sys.stderr)
+        print(f"cache: {catalogue.home()}", file=sys.stderr)
     return Exit.OK

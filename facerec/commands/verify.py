@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Exit:
     """Compares the two faces."""
-    from facerec import runtime, weights
+    from facerec import catalogue, runtime
     from facerec.embedders import load_embedder
     from facerec.galleries import open_gallery
     from facerec.images import read_image
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> Exit:
     from facerec.recognizer import find_and_embed
     from facerec.types import Crop
 
-    gate, crop, flip = weights.gate(args.model), Crop(DEFAULT_MARGIN), False
+    gate, crop, flip = catalogue.gate(args.model), Crop(DEFAULT_MARGIN), False
     if (there := open_gallery(args.gallery)).exists():
         gallery = there.about()
         if gallery.gate and gallery.space.model == args.model:
@@ -74,8 +74,8 @@ def run(args: argparse.Namespace) -> Exit:
     apart = float(distance(first.vectors[0], second.vectors[0]))
     same = apart <= threshold
     calibrated = gate is not None and gate.fmr is not None and threshold == gate.threshold
-    fmr = gate.fmr if gate and calibrated else weights.false_match_rate(args.model, threshold)
-    here = weights.false_match_rate(args.model, apart)
+    fmr = gate.fmr if gate and calibrated else catalogue.false_match_rate(args.model, threshold)
+    here = catalogue.false_match_rate(args.model, apart)
     if args.json:
         faces_json = [f.faces[0].to_json() for f in found]
         body = {"same": same, "distance": round(apart, 4), "threshold": threshold, "fmr": fmr}

@@ -38,9 +38,9 @@ def load_embedder(
         UsageError: an unknown name.
         WeightsError: the weights cannot be had.
     """
-    from facerec import weights
+    from facerec import catalogue
 
-    if model not in (known := (*MODELS, *weights.tuned_names())):
+    if model not in (known := (*MODELS, *catalogue.tuned_names())):
         raise UsageError(f"there is no embedding model {model!r}", f"choose one of: {', '.join(known)}")
     if name == "facenet-reference" and model not in MODELS:
         raise UsageError(f"{model} was made for the default engine", "leave out --embedder")

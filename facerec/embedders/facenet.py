@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from facerec import weights
+from facerec import catalogue, weights
 from facerec.embedders.onnx import Crops, OnnxEmbedder, standardised
 from facerec.types import Crop, FloatArray, Space
 
@@ -37,8 +37,8 @@ class FaceNet(OnnxEmbedder):
     name = NAME
 
     def __init__(self, model: str, crop: Crop, flip: bool, threads: int = 1) -> None:
-        item = weights.entry(model)
+        item = catalogue.entry(model)
         (digest,) = item.files.values()
         graph = weights.graph(model, f"{model}.onnx")
-        base = item.source.base if isinstance(item.source, weights.Made) else model
+        base = item.source.base if isinstance(item.source, catalogue.Made) else model
         super().__init__(graph, Space(model, digest, crop, flip), SIZE, NORMALISE[base], threads)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from facerec import reference, weights
+from facerec import catalogue, reference, weights
 from facerec.embedders.facenet import NORMALISE, SIZE
 from facerec.embedders.onnx import OnnxEmbedder
 from facerec.types import Crop, FloatArray, Space
@@ -20,7 +20,7 @@ class FaceNetReference(OnnxEmbedder):
 
     def __init__(self, model: str, crop: Crop, flip: bool) -> None:
         ((_, path),) = weights.weights(model).items()
-        (digest,) = weights.entry(model).files.values()
+        (digest,) = catalogue.entry(model).files.values()
         self.space = Space(model, digest, crop, flip)
         self.dim = int(model.rsplit("-", 1)[1])
         self._normalise = NORMALISE[model]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from facerec import metrics, plots, weights
+from facerec import catalogue, metrics, plots, weights
 from facerec.artifacts import load_embeddings, remove, write_bytes
 from facerec.detectors import DEFAULT_MIN_FACE
 from facerec.embedders import load_embedder
@@ -113,7 +113,7 @@ def finetune(
         DataError: too few people with two photos.
         ArtifactError: embeddings or crops are missing.
     """
-    weights.require_new(name)
+    catalogue.require_new(name)
     count = None if layers in ("head", "all") else _number(layers)
     rows = with_two(load_embeddings(embeddings))
     base, (people, owner) = rows.space.model, np.unique(rows.labels, return_inverse=True)
@@ -174,7 +174,7 @@ def finetune(
             "seconds": round(seconds, 1),
             "people": _digest(people.tolist()),
         }
-        weights.add_tuned(name, base, graph, _gate(trained[stop[apart]], owner[stop], base), about)
+        catalogue.add_tuned(name, base, graph, _gate(trained[stop[apart]], owner[stop], base), about)
     remove(checkpoint)
 
 
@@ -205,7 +205,7 @@ def judge(
         UsageError: no such model.
         ArtifactError: embeddings, crops or their people are not those of the training.
     """
-    about = weights.tuned(name)
+    about = catalogue.tuned(name)
     base = about["base"]
     rows = with_two(load_embeddings(embeddings))
     if rows.space.model != base:
@@ -297,7 +297,7 @@ def compare(what: str, before: FloatArray, after: FloatArray, owner: npt.NDArray
 
 def _gate(vectors: FloatArray, owner: npt.NDArray[np.intp], base: str) -> Gate | None:
     """The threshold at the base model's false-match rate, on people whom training has not seen; None for too few."""
-    default = weights.gate(base)
+    default = catalogue.gate(base)
     first, second = np.triu_indices(len(owner), 1)
     impostors = metrics.distances(vectors, vectors)[first, second][owner[first] != owner[second]]
     if default is None or default.fmr is None or not metrics.enough_for(default.fmr, len(impostors)):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from facerec import weights
+from facerec import catalogue
 from facerec.artifacts import load_embeddings, write_bytes, write_text
 from facerec.classify import Classifier
 from facerec.errors import DataError, UsageError
@@ -139,7 +139,7 @@ def default_gate(
     Raises:
         DataError: no threshold is known for the model.
     """
-    gate = embeddings.gate or weights.gate(embeddings.space.model)
+    gate = embeddings.gate or catalogue.gate(embeddings.space.model)
     if gate and not embeddings.gate and (len(embeddings.people) if people is None else people) <= FEW:
         gate = replace(gate, margin=0.0)
     if gate is None:
