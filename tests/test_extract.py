@@ -146,6 +146,33 @@ def test_videos_of_one_stem_do_not_overwrite_each_other(in_tmp):
     assert len(list((in_tmp / "raw" / "Ana").iterdir())) == 9
 
 
+@pytest.mark.parametrize("every", [None, 5])
+def test_a_video_that_sorts_before_another_takes_none_of_its_frames(in_tmp, every):
+    for name in ("b", "c"):
+        video(in_tmp / "v" / "Ana" / name / "1.mp4", moving(20, ord(name)))
+    extract([in_tmp / "v"], in_tmp / "raw", count=6, every=every)
+    video(in_tmp / "v" / "Ana" / "a" / "1.mp4", moving(20))
+    extract([in_tmp / "v"], in_tmp / "raw", count=6, every=every)
+    outputs = [o["path"] for r in read_manifest(in_tmp / "raw") for o in r.outputs]
+    assert len(outputs) == len(set(outputs)) == (12 if every else 6)
+    assert all((in_tmp / "raw" / path).is_file() for path in outputs)
+
+
+def test_a_video_given_twice_is_taken_once(in_tmp):
+    path = video(in_tmp / "v" / "Ana.mp4", moving(20))
+    report = extract([in_tmp / "v", path], in_tmp / "raw", count=5)
+    assert report.done == 1 and not report.failed and len(list((in_tmp / "raw" / "Ana").iterdir())) == 5
+
+
+def test_what_lies_outside_the_folder_asked_for_stays(in_tmp, monkeypatch):
+    video(in_tmp / "else" / "Ben.mp4", moving(20))
+    video(in_tmp / "here" / "Ana.mp4", moving(20))
+    monkeypatch.chdir(in_tmp / "here")
+    extract([Path("../else/Ben.mp4")], Path("raw"), count=5)
+    report = extract([Path()], Path("raw"), count=5)
+    assert report.removed == 0 and len(list(Path("raw/Ben").iterdir())) == 5
+
+
 def test_videos_of_one_name_in_separate_runs_do_not_overwrite_each_other(in_tmp):
     """The second gets names of its own or is reported; it takes nobody's place."""
     video(in_tmp / "a" / "Ana.mp4", moving(20))

@@ -230,10 +230,16 @@ def _forget_gone(tables: Tables, manifest: Manifest, tops: set[str]) -> int:
     """Removes inputs below what was asked for that are there no more; their number."""
     gone = 0
     for key in manifest.records:
-        if any(key == top or top == "." or key.startswith(f"{top}/") for top in tops) and not _is_item(tables, key):
+        if any(_is_below(key, top) for top in tops) and not _is_item(tables, key):
             manifest.forget([key])
             gone += 1
     return gone
+
+
+def _is_below(key: str, top: str) -> bool:
+    if top == ".":
+        return not (key.startswith("../") or Path(key).is_absolute() or "://" in key)
+    return key == top or key.startswith(f"{top}/")
 
 
 def _note_owners(tables: Tables, manifest: Manifest) -> None:

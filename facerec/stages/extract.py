@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from facerec import stores
 from facerec.artifacts import TEMPORARY, move, remove, write_image
 from facerec.errors import InputError, UsageError
 from facerec.images import natural_key, sharpness, thumbnail, walk_files
+from facerec.manifests import manifest_of
 from facerec.scratch import Tables, packed, unpacked
 from facerec.stages.common import Item, process, require_some
 from facerec.types import Progress, StageReport, no_progress
@@ -26,6 +27,7 @@ from facerec.video import Frame, Video, is_video
 CANDIDATES = 5  # frames looked at for each one taken
 NEAR_DUPLICATE = 1.0  # mean difference in grey levels (of 255) of two 32×32 miniatures
 IDENTICAL = 0.05
+TABLES = "CREATE TABLE videos (label BLOB, top INTEGER, natural BLOB, path BLOB, key BLOB UNIQUE)"
 
 
 def extract(
@@ -60,7 +62,8 @@ def extract(
     """
     if count < 1 or (every is not None and every < 1):
         raise UsageError("--count and --every take a number of 1 or more")
-    found = (item for videos in videos_by_person(inputs) for item in shared_out(videos, count, every))
+    known = manifest_of(output).key
+    found = (item for videos in videos_by_person(inputs, known) for item in shared_out(videos, count, every, known))
     items = require_some(
         found,
         f"no videos in {', '.join(map(str, inputs))}",
@@ -115,21 +118,27 @@ def _staging(output: Path, video: Path) -> Iterator[Path]:
         remove(staging)
 
 
-def shared_out(videos: Sequence[tuple[Path, str]], count: int, every: int | None) -> Iterator[Item]:
-    """A person's videos, each with its share of the person's frames."""
+def shared_out(
+    videos: Sequence[tuple[Path, str]], count: int, every: int | None, key: Callable[[Path], str]
+) -> Iterator[Item]:
+    """A person's videos, each with its share of the person's frames; of one stem, told apart by a digest of their key.
+
+    A name depends on no other video: what an earlier run wrote would become another's.
+    """
     stems = Counter(path.stem for path, _ in videos)
     for rank, (path, label) in enumerate(videos):
         share = count // len(videos) + (rank < count % len(videos))
-        name = path.stem if stems[path.stem] == 1 else f"{path.stem}_{path.suffix[1:].lower()}_{rank}"
+        digest = hashlib.sha256(packed(key(path))).hexdigest()[:8]
+        name = path.stem if stems[path.stem] == 1 else f"{path.stem}_{path.suffix[1:].lower()}_{digest}"
         yield Item(path, label, name=name, options={"every": every} if every else {"count": share})
 
 
-def videos_by_person(inputs: Sequence[Path]) -> Iterator[list[tuple[Path, str]]]:
-    """(video, label) of a person at a time, in the order of the inputs and, in each, in natural order."""
-    with contextlib.closing(Tables("CREATE TABLE videos (label BLOB, top INTEGER, natural BLOB, path BLOB)")) as tables:
+def videos_by_person(inputs: Sequence[Path], key: Callable[[Path], str]) -> Iterator[list[tuple[Path, str]]]:
+    """(video, label) of a person at a time, each once, in the order of the inputs and, in each, in natural order."""
+    with contextlib.closing(Tables(TABLES)) as tables:
         for path, label, top in labelled_videos(inputs):
-            values = packed(label), top, natural_key(path), packed(str(path))
-            tables.execute("INSERT INTO videos VALUES (?, ?, ?, ?)", *values)
+            values = packed(label), top, natural_key(path), packed(str(path)), packed(key(path))
+            tables.execute("INSERT OR IGNORE INTO videos VALUES (?, ?, ?, ?, ?)", *values)
         rows = tables.rows("SELECT label, path FROM videos ORDER BY label, top, natural, path")
         for label, videos in itertools.groupby(rows, lambda row: row[0]):
             yield [(stores.folder(unpacked(path)), unpacked(label)) for _, path in videos]
