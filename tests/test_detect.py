@@ -107,9 +107,10 @@ def test_a_photo_without_a_person_is_reported(raw):
         ["1.png", "1.PNG"],
         ["1.png", "1.jpg", "1_png.png"],
         ["two.png", "two_1.png"],
+        ["two.png", "two~1.png"],
         ["a.b.png", "a.png"],
     ],
-    ids=["suffix", "folders", "case", "suffix and underscore", "several faces", "dots"],
+    ids=["suffix", "folders", "case", "suffix and underscore", "several faces", "called like a face", "dots"],
 )
 def test_photos_never_share_a_crop(in_tmp, names):
     for i, name in enumerate(names):

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import CROP, SPACE, FakeDetector, FakeEmbedder, photo, photos, save, tree, vectors
+from filelock import FileLock, Timeout
 
 from facerec.artifacts import load_embeddings, save_embeddings
 from facerec.classify import KINDS, Classifier
@@ -132,6 +133,28 @@ def test_vectors_of_another_space_are_not_taken_over(processed):
     go(processed)
     other = Space("facenet-512", "else", CROP, False)
     assert go(processed, FakeEmbedder(other)).done == 24 and loaded(processed).space == other
+
+
+def test_people_enrolled_into_the_output_are_not_lost(processed):
+    go(processed)
+    output, rows = processed.parent / "embeddings" / "faces.npz", loaded(processed)
+    save_embeddings(output, replace(rows, added=np.where(rows.labels == "ana", "2026-01-01", "")))
+    before = output.read_bytes()
+    with pytest.raises(UsageError, match="would be lost"):
+        go(processed, force=True)
+    assert output.read_bytes() == before
+
+
+def test_who_is_forgotten_meanwhile_does_not_come_back(processed):
+    """Whoever changes the output waits until what was read of it before is written."""
+
+    class Curious(FakeEmbedder):
+        def embed(self, crops):
+            with pytest.raises(Timeout):
+                FileLock(processed.parent / "embeddings" / ".faces.npz.lock", timeout=0).acquire()
+            return super().embed(crops)
+
+    assert go(processed, Curious()).done == 24
 
 
 def test_crops_cut_out_otherwise_than_the_embedder_takes_are_refused(processed):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -129,7 +130,8 @@ def cut_faces(
         raise InputError("no face found")
     outputs = []
     for i, face in enumerate(chosen):
-        number = f"~{i + 1}" if len(chosen) > 1 else ""
+        # a photo that is called like another's face gets a number too
+        number = f"~{i + 1}" if len(chosen) > 1 or re.search(r"~\d+$", item.name) else ""
         relative = Path(item.split, item.label, f"{item.name}{number}.png").as_posix()
         write_image(output / relative, crop_face(image, face, crop, size))
         outputs.append({"path": relative, **face.to_json()})

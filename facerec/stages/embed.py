@@ -18,7 +18,8 @@ import numpy as np
 
 from facerec import stores
 from facerec.artifacts import PIECE, Column, embeddings_pieces, save_embeddings, sha256_of
-from facerec.errors import ArtifactError, FacerecError, InputError, SpaceError
+from facerec.errors import ArtifactError, FacerecError, InputError, SpaceError, UsageError
+from facerec.galleries.file import locked
 from facerec.images import decode_image, read_bytes, stack_crops
 from facerec.manifests import MANIFEST, Manifest, Record, append_records, read_manifest, write_records
 from facerec.parallel import Crashed, chunked, spread, worker_name
@@ -101,6 +102,7 @@ def embed(
 
     Raises:
         ArtifactError: no crops, crops of another kind than the embedder takes, or a disk that is full.
+        UsageError: people were enrolled into the output, who would be lost.
     """
     start = time.perf_counter()
     require_folder(inputs, "make it with `facerec detect`")
@@ -111,7 +113,8 @@ def embed(
         raise ArtifactError(f"{inputs} holds {crop}, the embedder takes {embedder.space.crop}", "run `facerec detect`")
     report = StageReport("embed", output)
     hosts = output.with_suffix(f".{MANIFEST}")
-    with contextlib.closing(Tables(TABLES)) as tables:
+    # to the end: who is forgotten meanwhile must not come back with rows that were read before
+    with locked(output), contextlib.closing(Tables(TABLES)) as tables:
         failures = _note_crops(tables, inputs)
         unfinished = sorted(output.parent.glob(f".{glob.escape(output.stem)}.partial*.npz"))
         gate, lookalikes = _note_known(tables, [output, *unfinished], hosts, embedder.space)
@@ -264,6 +267,8 @@ def _note_known(
     for number, file in enumerate(files):
         try:
             for piece in embeddings_pieces(file):
+                if (piece.added != "").any():
+                    raise UsageError(f"people are enrolled in {file}, who would be lost", "choose another --output")
                 lookalikes = piece.lookalikes if lookalikes is None else lookalikes  # of the people, in whatever space
                 if piece.space == space:
                     gate = gate or piece.gate
