@@ -69,6 +69,7 @@ def test_cosine_and_euclidean_distances_name_the_same_faces(run, fakes):
 def test_the_same_photo_twice_counts_once_and_a_crop_is_kept():
     assert enrolled("ana", face("ana")).photos == 1
     report = enrolled("ana", face("ana"), face("ana", 1))
+    assert enrolled("ben", face("ben"), face("ben")).photos == 1
     assert report.photos == 2 and len(find_images(Path("embeddings/gallery/ana"))) == 2
     rows = load_embeddings(GALLERY)
     assert all((GALLERY.parent / source).is_file() for source in rows.sources)
@@ -107,7 +108,7 @@ def test_a_bad_photo_among_good_ones_is_reported_and_the_others_go_in(run, fakes
     assert answer.code == 3 and report["photos"] == 1 and len(report["failed"]) == 1
 
 
-@pytest.mark.parametrize("name", ["", " ", "../x", "a/b", ".hidden", "unknown", "a\nb"])
+@pytest.mark.parametrize("name", ["", " ", "../x", "a/b", ".hidden", "unknown", "train", "a\nb"])
 def test_what_cannot_be_a_name_is_a_usage_error(run, fakes, name):
     assert run("enroll", name, face("ana")).code == 2 and not GALLERY.exists()
 
@@ -270,6 +271,51 @@ def test_two_names_of_one_person_are_put_together(run, project):
     assert (rows.labels == "ben").sum() == 10 and all((Path("processed") / s).is_file() for s in rows.sources)
     assert len(find_images(Path("raw_images/ben"))) == 10
     assert load_embeddings(GALLERY).people == ["ben"]
+
+
+def test_what_is_left_of_two_people_put_together_is_no_classifier(run, fakes):
+    photos(Path("raw_images"), {"ana": 3, "ben": 3})
+    for words in (["detect"], ["embed"], ["train", "--svm", "--threshold", "0.5"]):
+        assert run(*words).code == 0
+    assert run("rename", "ana", "ben", "--merge").code == 0
+    assert traces("ana") == [] and not Path("classifiers/svm.npz").exists()
+
+
+def test_a_clusters_name_is_changed_too(run, fakes):
+    for name in ("ana", "ben"):
+        for i in range(3):
+            save(Path(f"found/{ord(name[0])}-{i}.png"), photo(i, [COLOURS[name]]))
+    assert run("cluster", "found").code == 0
+    assert run("cluster", "--rename", "person_001", "ana").code == 0
+    assert run("cluster", "--rename", "person_002", "ana lou").code == 0
+    assert run("rename", "ana", "ben").code == 0
+    assert {p.name for p in Path("clusters").iterdir() if p.is_dir()} >= {"ben", "ana lou"}
+    assert run("rename", "ben", "ana lou").code == 2
+    assert run("forget", "ben", "--yes").code in (0, 3)
+    assert [e["edit"] for e in json.loads(Path("clusters/clusters.json").read_text())["edits"]][-1].endswith("ana lou")
+
+
+@pytest.mark.parametrize("words", [("forget", "ana", "--yes"), ("rename", "ana", "eva")])
+def test_erasing_and_renaming_do_not_change_which_file_names_people(run, project, words):
+    assert run("train", "--svm", "--threshold", "0.5").code == 0
+    newest = lambda: next(line for line in run("predict", face("ben", 2)).err.splitlines() if "the newest" in line)  # noqa: E731
+    before = newest()
+    assert "svm.npz" in before and run(*words).code in (0, 3) and newest() == before
+
+
+def test_a_folder_of_many_people_is_nobodys(run, fakes):
+    for side in ("train", "test"):
+        photos(Path("raw_images") / side, {"ana": 3, "ben": 3})
+    before = tree(Path("raw_images"))
+    save_embeddings(GALLERY, vectors({"train": 2, "cleo": 2}))  # a file that somebody else made
+    assert run("forget", "train", "--yes").code in (0, 3)
+    assert tree(Path("raw_images")) == before
+
+
+def test_a_short_name_in_a_pictures_bytes_is_no_trace(run, project):
+    data = Path("processed/train/ben").glob("*.png").__next__().read_bytes()
+    Path("other.png").write_bytes(data + b" ana ")
+    assert json.loads(run("forget", "ana", "--yes", "--json").out)["left"] == []
 
 
 def test_a_calibrated_gallery_keeps_its_gate(run, project):

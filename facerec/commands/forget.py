@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> Exit:
         common.say(
             f"a fine-tuned model keeps what it learned of {args.name}, if it did: facerec models remove {tuned[0]}"
         )
+    common.say(f"pictures in folders of your choice (--output of predict, live, blur) may still show {args.name}")
     if args.json:
         common.print_json({"name": args.name, "erased": erased, "left": left})
     else:

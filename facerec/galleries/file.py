@@ -6,6 +6,7 @@ Writers wait for one another, and each reads what the one before it wrote; a cra
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,14 @@ def index_path(path: Path) -> Path:
     return path.with_name(f".{path.stem}.index.npz")
 
 
+@contextlib.contextmanager
+def dated(path: Path) -> Iterator[None]:
+    """Keeps a file's date, whatever is written into it."""
+    date = path.stat().st_mtime_ns
+    yield
+    os.utime(path, ns=(date, date))
+
+
 @dataclass
 class Edit:
     """Rows of a file; what stands in `rows` at the end is written."""
@@ -58,13 +67,16 @@ class Edit:
 def edited(path: Path) -> Iterator[Edit]:
     """Reads a file, lets its rows be changed, and writes it, while other writers wait.
 
+    Its date stays: which file names people is decided by who was enrolled or trained last.
+
     Raises:
         ArtifactError: missing, damaged, or it cannot be written.
     """
     with locked(path):
         edit = Edit(load_embeddings(path))
         yield edit
-        save_embeddings(path, edit.rows)
+        with dated(path):
+            save_embeddings(path, edit.rows)
 
 
 def forget(path: Path, name: str) -> None:
@@ -123,11 +135,9 @@ class FileGallery:
 
     def add(self, rows: Embeddings, crops: Crops = no_crops) -> None:
         with locked(self.where):
-            gallery = rows
-            if self.where.exists():
-                there = self.load()
-                there.require_space(rows.space, str(self))
-                gallery = there + rows[~_known(there, rows)]
+            there = self.load() if self.where.exists() else rows[np.empty(0, int)]
+            there.require_space(rows.space, str(self))
+            gallery = there + rows[_new(there, rows)]
             for source in rows.sources.tolist():
                 if (data := crops(source)) is not None:
                     write_bytes(self._inside(source), data)
@@ -146,8 +156,12 @@ class FileGallery:
         return path
 
 
-def _known(gallery: Embeddings, rows: Embeddings) -> np.ndarray:
-    """(n,) which rows a gallery holds: the same photo under the same name."""
+def _new(gallery: Embeddings, rows: Embeddings) -> np.ndarray:
+    """Which rows a gallery lacks, each once: the same photo under the same name is one."""
     same = np.isin(gallery.labels, np.unique(rows.labels))  # few: the others' digests need not be looked at
     known = set(zip(gallery.labels[same].tolist(), gallery.digests[same].tolist(), strict=True))
-    return np.array([key in known for key in zip(rows.labels.tolist(), rows.digests.tolist(), strict=True)], bool)
+    new = []
+    for key in zip(rows.labels.tolist(), rows.digests.tolist(), strict=True):
+        new.append(key not in known)
+        known.add(key)
+    return np.array(new, bool)

@@ -436,7 +436,7 @@ def forget(output: Path, name: str) -> list[str]:
     with _opened(output) as state:
         state.require(name)
         gone = state.clusters.pop(name)
-        state.edits = [e for e in state.edits if name not in {*e.before, *e.after, *e.edit.split()}]
+        state.edits = [e for e in state.edits if name not in {*e.before, *e.after}]
         for found in gone:
             remove(output / FACES / found.crop)
         remove(output / name)

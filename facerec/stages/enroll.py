@@ -133,6 +133,8 @@ def require_name(name: str) -> None:
         raise UsageError(f"{name!r} cannot be a person's name", "use letters, digits, spaces, hyphens")
     if name in ("unknown", "no face"):
         raise UsageError(f"{name!r} is an answer, not a name", "choose another")
+    if name in ("train", "test", "val"):
+        raise UsageError(f"{name!r} is a folder of many people's photos, not a name", "choose another")
 
 
 def _pick(

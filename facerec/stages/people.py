@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,16 @@ from facerec.errors import DataError, UsageError
 from facerec.galleries import Database, Where, open_database
 from facerec.galleries import file as galleries
 from facerec.galleries.people import renamed, swapped, without
+from facerec.images import is_image
 from facerec.manifests import MANIFEST, Manifest, Record, read_manifest
 from facerec.paths import GALLERY
 from facerec.stages import cluster as clusters
 from facerec.stages.enroll import require_name
 from facerec.types import Embeddings
+from facerec.video import is_video
 
 REPORTS = (".report.txt", ".report.json", ".confusion.png")
+SPLITS = ("train", "test", "val")
 DRAWN = ("contact_sheets", "explained")  # pictures of several people: who is on them is not written anywhere
 
 
@@ -78,8 +82,10 @@ class Project:
         """Folders of a person's photos: raw_images/NAME, raw_images/train/NAME, the gallery's crops."""
         if Path(name).parts != (name,) or name == "..":
             return  # a label in somebody's file that is no name, but a way out of these folders
-        for top in ("raw_images", "raw_images/train", "raw_images/test", "raw_images/val"):
-            yield self.root / top / name
+        for top in ("raw_images", *(f"raw_images/{split}" for split in SPLITS)):
+            folder = self.root / top / name
+            if name not in SPLITS or not any(path.is_dir() for path in folder.glob("*")):  # else it is many people's
+                yield folder
         for gallery in {self.gallery, *(path for path, kind in self.arrays() if kind == "embeddings")}:
             yield gallery.with_suffix("") / name
             if gallery.is_file():  # what was exported keeps the folders that it was enrolled in
@@ -122,7 +128,8 @@ def forget(project: Project, name: str, *, really: bool) -> list[str]:
             continue
         knows.append(path)
         if really:
-            _retrain(path, name)
+            classifier = Classifier.load(path)
+            _train(path, classifier, without(classifier.photos, name))
     for path in knows:
         for report in (path.with_suffix(suffix) for suffix in REPORTS):
             if report.exists():
@@ -199,13 +206,19 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
     known |= {r.label for records in manifests.values() for r in records}
     database = project.database
     there = {n: held for n in (old, new) if database and (held := _held(database, n)) is not None}
-    known |= there.keys()
+    clustered = clusters.names(project.root / "clusters")
+    known |= {*there, *clustered}
     if old not in known and not places:
         raise DataError(f"nobody called {old!r} is known here", "facerec people lists who is")
     if not merge and (new in known or any(f.exists() for f in project.people_folders(new))):
         raise UsageError(f"{new!r} exists already", "put the two together with --merge")
     moved: dict[Path, Path] = {}
     changed = []
+    if old in clustered:
+        merged = partial(clusters.merge, names=[new, old])
+        change = merged if new in clustered else partial(clusters.rename, old=old, new=new)
+        clusters.edit(project.root / "clusters", change)
+        changed.append(f"clusters: {new}")
     if database and old in there:
         database.rename(old, new)
         changed.append(f"{database}: {there[old]} vectors")
@@ -239,7 +252,7 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
         else:
             classifier = Classifier.load(path)
             photos = _renamed(classifier.photos, old, new, moved, bases)
-            Classifier.train(classifier.kind, photos, classifier.gate).save(path)
+            _train(path, classifier, photos)
             for suffix in REPORTS:
                 remove(path.with_suffix(suffix))
         changed.append(f"{_shown(project, path)}: {labels.count(old)} vectors")
@@ -262,14 +275,15 @@ def _labels(path: Path, kind: str) -> tuple[list[str], list[str]]:
     return photos.labels.tolist(), [f.label for f in photos.failures]
 
 
-def _retrain(path: Path, name: str) -> None:
-    """Trains a classifier again without a person; removes it where too few people are left."""
-    classifier = Classifier.load(path)
-    rest = without(classifier.photos, name)
+def _train(path: Path, classifier: Classifier, photos: Embeddings) -> None:
+    """Trains a classifier again with other photos; removes it where too few people are left."""
     try:
-        Classifier.train(classifier.kind, rest, classifier.gate).save(path)
+        trained = Classifier.train(classifier.kind, photos, classifier.gate)
     except DataError:
         remove(path)
+        return
+    with galleries.dated(path):
+        trained.save(path)
 
 
 def _renamed(rows: Embeddings, old: str, new: str, moved: dict[Path, Path], bases: list[Path]) -> Embeddings:
@@ -330,6 +344,8 @@ def _mentions(path: Path, name: str) -> bool:
     word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
     if any(word.search(part) for part in path.parts):
         return True
+    if is_image(path) or is_video(path):
+        return False  # its bytes may spell a short name by chance
     try:
         data = path.read_bytes()
     except OSError:
