@@ -217,8 +217,10 @@ def test_blocks_of_any_size_keep_training_photos_and_their_distance(n):
             assert order.count("test") == round(n * percent / 100)
 
 
-def test_frames_kept_out_have_no_crops_and_are_no_failures(in_tmp):
-    report = go(frames(in_tmp, ["ana"]))
+def test_frames_kept_out_have_no_crops_and_are_no_failures(in_tmp, run, fakes):
+    raw = frames(in_tmp, ["ana"])
+    assert "kept out" in run("detect", raw, "--output", "said").out
+    report = go(raw)
     gaps = [r for r in read_manifest(in_tmp / "processed") if r.split == "gap"]
     assert gaps and not any(r.outputs for r in gaps) and not any(f.split == "gap" for f in report.failed)
 

@@ -18,7 +18,7 @@ from facerec.manifests import read_manifest
 from facerec.stages import embed as stage
 from facerec.stages.detect import detect
 from facerec.stages.train import train
-from facerec.types import Crop, Failure, Space
+from facerec.types import Crop, Failure, Gate, Space
 
 PEOPLE = {"ana": 10, "ben": 8, "cleo": 6}
 
@@ -370,6 +370,18 @@ def test_a_person_seen_only_in_the_test_set_counts_as_an_error(in_tmp):
     go(in_tmp / "processed")
     score = fit(in_tmp / "processed").test
     assert (score.total, score.right, score.unknown) == (4, 2, 2)
+
+
+@pytest.mark.parametrize(("threshold", "said"), [(0.3, False), (1.9, True)])
+def test_people_who_look_more_alike_than_promised_are_pointed_out(in_tmp, run, threshold, said):
+    rows = vectors({"ana": 30, "ben": 30, "cleo": 30})
+    save_embeddings(in_tmp / "faces.npz", replace(rows, gate=Gate(threshold, fmr=1e-3)))
+    answer = run("train", "faces.npz", "--nearest")
+    assert ("pairs of different people here" in answer.out) == said
+    alike = json.loads(run("train", "faces.npz", "--nearest", "--json").out)["alike"]
+    assert (alike > 0.5) == said
+    save_embeddings(in_tmp / "few.npz", vectors({"ana": 3, "ben": 3}))
+    assert json.loads(run("train", "few.npz", "--nearest", "--threshold", "1", "--json").out)["alike"] is None
 
 
 def test_the_default_threshold_is_the_models_own_and_one_that_is_not_known_must_be_given(processed):

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--strangers",
         type=Path,
         metavar="FOLDER",
-        help="photos of people who are not enrolled (default: the five people of `facerec models pull samples`)",
+        help="photos of people who are not enrolled (default: the samples, enough for --fpir 0.05)",
     )
     parser.add_argument(
         "--fmr", type=rate, default=1e-3, help="pairs of different people taken for one (default: %(default)s)"

@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> Exit:
         return _print_faces(args)
     if len(args.inputs) > 1:
         raise UsageError("give one folder, or images", "put the people's folders into one folder")
-    from facerec.stages.detect import detect
+    from facerec.manifests import read_manifest
+    from facerec.stages.detect import GAP, detect
     from facerec.types import Crop
 
     if not 0 <= args.margin <= 1:
@@ -76,7 +77,9 @@ def run(args: argparse.Namespace) -> Exit:
         strict=args.strict,
         progress=common.bar,
     )
-    return common.finish(report, args.json)
+    kept_out = sum(record.split == GAP for record in read_manifest(args.output))
+    extra = [f"  {kept_out} kept out, next to a test frame of their video"] if kept_out else []
+    return common.finish(report, args.json, extra)
 
 
 def _print_faces(args: argparse.Namespace) -> Exit:

@@ -10,6 +10,7 @@ from facerec.commands import common
 from facerec.errors import Exit
 
 HELP = "embeddings/faces.npz → classifiers/: who is who"
+MANY = 10  # times the false-match rate that is promised
 EXAMPLES = """\
 facerec train --svm                     the default: a linear support vector machine
 facerec train --nearest                 one photo a person is enough
@@ -45,5 +46,11 @@ def run(args: argparse.Namespace) -> Exit:
     ]
     if not report.calibrated:
         lines.append("  no probabilities: they need two people with two photos each")
+    if report.alike is not None and report.gate.fmr and report.alike > MANY * report.gate.fmr:
+        lines.append(
+            f"  of the pairs of different people here {report.alike:.1%} are that close: they look more alike than\n"
+            "  the people it was measured on; see `facerec audit`, and measure with people like yours:\n"
+            "  `facerec calibrate --strangers FOLDER`"
+        )
     lines += [f"  {path}" for path in report.files]
     return common.finish(report, args.json, lines)

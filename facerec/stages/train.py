@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from facerec import catalogue
+import numpy as np
+
+from facerec import catalogue, metrics
 from facerec.artifacts import load_embeddings, write_bytes, write_text
 from facerec.classify import Classifier
 from facerec.errors import DataError, UsageError
@@ -18,6 +20,8 @@ from facerec.types import Embeddings, Gate, StageReport
 UNKNOWN, NO_FACE = "unknown", "no face"
 FEW = 5
 """People up to whom the default threshold alone keeps strangers out: see docs/choices.md."""
+PAIRS, SAMPLED = 1000, 2000
+"""Pairs from which their share within the threshold is told, and photos that are looked at for it."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,20 @@ class Score:
 
 @dataclass
 class TrainReport(StageReport):
-    """A `StageReport` with the accuracies and what was written."""
+    """A `StageReport` with the accuracies and what was written.
+
+    Attributes:
+        people: who are known.
+        alike: share of their pairs of different people that lie within the threshold; None for too few pairs.
+        calibrated: with probabilities.
+        gate: of the classifier.
+        train: accuracy on the photos it was trained on.
+        test: on the others.
+        files: what was written.
+    """
 
     people: int = 0
+    alike: float | None = None
     calibrated: bool = False
     gate: Gate = field(default_factory=lambda: Gate(0.0))
     train: Score = field(default_factory=lambda: Score(0, 0, 0, 0, 0))
@@ -77,6 +92,7 @@ class TrainReport(StageReport):
         return {
             **super().to_json(),
             "people": self.people,
+            "alike": self.alike,
             "calibrated": self.calibrated,
             "gate": self.gate.to_json(),
             "train": self.train.to_json(),
@@ -118,11 +134,25 @@ def train(
     report = TrainReport("train", output, done=len(classifier.photos), people=len(classifier.photos.people))
     report.calibrated = classifier.platt is not None
     report.gate = gate
+    report.alike = within(classifier.photos, gate.threshold)
     answers = {split: _answers(classifier, embeddings, split) for split in ("train", "test")}
     report.train, report.test = (_score(answers[split]) for split in ("train", "test"))
     report.files = [output, *_write_reports(output, report, answers)]
     report.seconds = time.perf_counter() - start
     return report
+
+
+def within(photos: Embeddings, threshold: float) -> float | None:
+    """Share of the pairs of different people's photos that are no further apart, of `SAMPLED` photos at most.
+
+    None where there are fewer than `PAIRS`.
+    """
+    rows = np.random.default_rng(0).permutation(len(photos))[:SAMPLED]
+    labels, vectors = photos.labels[rows], photos.vectors[rows]
+    different = labels[:, None] != labels
+    if different.sum() < 2 * PAIRS:
+        return None
+    return float((metrics.distances(vectors, vectors)[different] <= threshold).mean())
 
 
 def default_gate(
