@@ -384,6 +384,16 @@ def test_people_who_look_more_alike_than_promised_are_pointed_out(in_tmp, run, t
     assert json.loads(run("train", "few.npz", "--nearest", "--threshold", "1", "--json").out)["alike"] is None
 
 
+def test_copies_of_training_photos_in_the_test_set_are_pointed_out(in_tmp, run):
+    rows = vectors({"ana": 4, "ben": 4})
+    rows = replace(rows, splits=np.array(["train", "train", "train", "test"] * 2))
+    rows = replace(rows, digests=np.array(["a", "b", "c", "a", "d", "e", "f", "g"]))
+    save_embeddings(in_tmp / "faces.npz", rows)
+    words = ["train", "faces.npz", "--nearest", "--threshold", "1"]
+    assert "1 of the test photos are copies" in run(*words).out
+    assert json.loads(run(*words, "--json").out)["copies"] == 1
+
+
 def test_the_default_threshold_is_the_models_own_and_one_that_is_not_known_must_be_given(processed):
     from facerec.catalogue import CATALOGUE
 

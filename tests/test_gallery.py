@@ -117,6 +117,8 @@ def test_a_face_that_stands_under_another_name_is_reported():
     enrolled("ana", face("ana"), gate=Gate(0.3))
     report = enrolled("Anna", face("ana", 1), gate=Gate(0.3))
     assert report.done == 1 and "looks like ana, who is enrolled already" in report.warnings[0]
+    (warning,) = enrolled("eva", face("ana", 2), face("ana", 3), gate=Gate(0.3)).warnings
+    assert "(of 2 that do) looks like" in warning
     report = enrolled("ana", face("ben"), gate=Gate(0.3))
     assert "does not look like ana's other photos" in report.warnings[0]
 
@@ -301,6 +303,12 @@ def test_erasing_and_renaming_do_not_change_which_file_names_people(run, project
     newest = lambda: next(line for line in run("predict", face("ben", 2)).err.splitlines() if "the newest" in line)  # noqa: E731
     before = newest()
     assert "svm.npz" in before and run(*words).code in (0, 3) and newest() == before
+
+
+def test_enrolling_says_when_it_takes_over_from_a_classifier(run, project):
+    assert "from now on" not in run("enroll", "eva", face("cleo")).err
+    assert run("train", "--nearest", "--threshold", "0.5").code == 0
+    assert "not from classifiers/nearest.npz" in run("enroll", "eva", face("cleo", 1)).err
 
 
 def test_a_folder_of_many_people_is_nobodys(run, fakes):

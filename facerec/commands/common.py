@@ -268,6 +268,15 @@ def newest_names() -> Path:
     return newest
 
 
+def classifier_before(gallery: Path | str) -> Path | None:
+    """The classifier that names people until somebody is enrolled into this gallery; None where none does."""
+    found = [p for p in CLASSIFIERS.glob("*.npz") if not p.name.startswith(".")]
+    newest = max(found, key=lambda p: p.stat().st_mtime, default=None)
+    if gallery != GALLERY or newest is None:
+        return None
+    return newest if not GALLERY.exists() or newest.stat().st_mtime > GALLERY.stat().st_mtime else None
+
+
 def newest_classifier() -> Path:
     """The classifier that was trained last."""
     from facerec.errors import ArtifactError

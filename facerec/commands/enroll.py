@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> Exit:
         crop, flip, model = there.space.crop, there.space.flip, there.space.model
         gate = there.gate or catalogue.gate(model)
     embedder = load_embedder(args.embedder, model=model, crop=crop, flip=flip, threads=threads)
+    before = common.classifier_before(args.gallery)
     report = enroll(
         args.name,
         photos,
@@ -63,6 +64,8 @@ def run(args: argparse.Namespace) -> Exit:
     )
     for warning in report.warnings:
         print(f"  look: {warning}", file=sys.stderr)
+    if before and report.done:
+        common.say(f"names come from {args.gallery} from now on, not from {before}: choose with --classifier {before}")
     plural = "" if report.photos == 1 else "s"
     lines = [f"  {args.name}: {report.photos} photo{plural}; {report.people} people in {gallery}"]
     code = common.finish(report, args.json, lines if report.done else [])

@@ -46,6 +46,10 @@ def run(args: argparse.Namespace) -> Exit:
     ]
     if not report.calibrated:
         lines.append("  no probabilities: they need two people with two photos each")
+    if report.copies:
+        lines.append(
+            f"  {report.copies} of the test photos are copies of training photos: take them out of raw_images/"
+        )
     if report.alike is not None and report.gate.fmr and report.alike > MANY * report.gate.fmr:
         lines.append(
             f"  of the pairs of different people here {report.alike:.1%} are that close: they look more alike than\n"

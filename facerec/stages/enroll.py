@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,14 +170,19 @@ def _listed(faces: list[Face]) -> str:
 def _odd(rows: Embeddings, now: Classifier, gate: Gate) -> list[str]:
     """What a person should look at: new photos that look like somebody else, or unlike the person's others."""
     name = str(rows.labels[0])
-    found = []
-    for source, decision in zip(rows.sources, now.decide(rows.vectors), strict=True):
+    alike: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    for source, decision in zip(rows.sources.tolist(), now.decide(rows.vectors), strict=True):
         who, apart = next(((who, apart) for who, apart in decision.nearest if who != name), ("", np.inf))
         if apart <= gate.threshold:
-            found.append(
-                f"{Path(str(source)).name} looks like {who}, who is enrolled already ({apart:.2f}): "
-                f"if they are one person, facerec rename {who!r} {name!r}"
-            )
+            alike[who].append((apart, Path(source).name))
+    found = []
+    for who, photos in alike.items():
+        apart, closest = min(photos)
+        more = f" (of {len(photos)} that do)" if len(photos) > 1 else ""
+        found.append(
+            f"{closest}{more} looks like {who}, who is enrolled already ({apart:.2f}): "
+            f"if they are one person, facerec rename {who!r} {name!r}"
+        )
     mine = now.photos_of(name)
     for source, digest, vector in zip(rows.sources, rows.digests, rows.vectors, strict=True):
         rest = mine.vectors[mine.digests != digest]

@@ -77,6 +77,7 @@ class TrainReport(StageReport):
         gate: of the classifier.
         train: accuracy on the photos it was trained on.
         test: on the others.
+        copies: of training photos among the others.
         files: what was written.
     """
 
@@ -86,6 +87,7 @@ class TrainReport(StageReport):
     gate: Gate = field(default_factory=lambda: Gate(0.0))
     train: Score = field(default_factory=lambda: Score(0, 0, 0, 0, 0))
     test: Score = field(default_factory=lambda: Score(0, 0, 0, 0, 0))
+    copies: int = 0
     files: list[Path] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -97,6 +99,7 @@ class TrainReport(StageReport):
             "gate": self.gate.to_json(),
             "train": self.train.to_json(),
             "test": self.test.to_json(),
+            "copies": self.copies,
             "files": [str(f) for f in self.files],
         }
 
@@ -137,6 +140,8 @@ def train(
     report.alike = within(classifier.photos, gate.threshold)
     answers = {split: _answers(classifier, embeddings, split) for split in ("train", "test")}
     report.train, report.test = (_score(answers[split]) for split in ("train", "test"))
+    trained = embeddings.digests[embeddings.splits == "train"]
+    report.copies = int(np.isin(embeddings.digests[embeddings.splits == "test"], trained).sum())
     report.files = [output, *_write_reports(output, report, answers)]
     report.seconds = time.perf_counter() - start
     return report
