@@ -124,6 +124,13 @@ def test_the_copy_never_overwrites_the_video(in_tmp):
         blur_video(path, path, detector=FakeDetector(), recognizer=None, wanted=lambda name: True, how="blur")
 
 
+def test_the_videos_of_a_folder_are_hidden_too(in_tmp, run, fakes):
+    save(in_tmp / "in" / "x.png", GROUP)
+    video(in_tmp / "in" / "v.mp4", [GROUP] * 3)
+    assert run("blur", "in", "--output", "out").code == 0
+    assert {p.name for p in (in_tmp / "out").iterdir()} == {"x.jpg", "v.mp4"}
+
+
 @pytest.mark.usefixtures("fakes")
 def test_the_command_takes_pictures_and_videos_and_reports_what_it_hid(in_tmp, run):
     save(in_tmp / "album" / "group.png", GROUP)

@@ -1,11 +1,13 @@
 """predict: who is in images and videos; the recognizer; pictures for people."""
 
 import contextlib
+import json
 
 import numpy as np
 import pytest
-from conftest import COLOURS, CROP, SPACE, STRANGER, FakeDetector, FakeEmbedder, photo, save, video
+from conftest import COLOURS, CROP, SPACE, STRANGER, FakeDetector, FakeEmbedder, photo, save, tree, video
 
+from facerec.artifacts import save_embeddings
 from facerec.classify import Classifier
 from facerec.draw import annotate_predictions, contact_sheet
 from facerec.errors import FacerecError, SpaceError, UsageError
@@ -171,7 +173,7 @@ def test_appearances_are_who_was_there_from_when_to_when(in_tmp, recognizer):
     ana, pair = photo(3, [COLOURS["ana"], (120, 120, 120)]), photo(3, [STRANGER, COLOURS["ben"]])
     path = video(in_tmp / "party.mp4", [ana] * 40 + [photo(3, [(120, 120, 120)] * 2)] * 20 + [pair] * 40, fps=10)
     before = path.read_bytes()
-    found, cut_off = appearances(path, in_tmp / "named", recognizer=recognizer)
+    found, cut_off = appearances(path, in_tmp / "named" / f"{path.stem}.mp4", recognizer=recognizer)
     assert cut_off is None and [a.name for a in found if a.name] == ["ana", "ben"]
     who = {a.name: a for a in found}
     assert (who["ana"].start, who["ben"].start, who[None].start) == pytest.approx((0, 6, 6), abs=0.11)
@@ -190,7 +192,43 @@ def test_appearances_are_who_was_there_from_when_to_when(in_tmp, recognizer):
 def test_the_annotated_copy_never_overwrites_the_video(in_tmp, recognizer):
     path = film(in_tmp / "party.mp4")
     with pytest.raises(UsageError, match="the video itself"):
-        appearances(path, in_tmp, recognizer=recognizer)
+        appearances(path, path, recognizer=recognizer)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "a/v.mp4", "v.mp4", "--output", "."],
+        ["predict", "a/x.png", "--output", "a"],
+        ["explain", "a/x.png", "--output", "a"],
+        ["blur", "a/v.mp4", "--output", "a"],
+    ],
+)
+def test_what_lies_among_the_inputs_is_never_written_over(in_tmp, run, fakes, words):
+    for name, n in (("a/v.mp4", 3), ("v.mp4", 4)):
+        (in_tmp / name).parent.mkdir(exist_ok=True)
+        film(in_tmp / name, n)
+    save(in_tmp / "a" / "x.png", GROUP)
+    save(in_tmp / "a" / "x.jpg", GROUP)
+    save_embeddings(in_tmp / "embeddings" / "gallery.npz", colours(Space("facenet-128", "fake", CROP, False)))
+    before = tree(in_tmp)
+    answer = run(*words)
+    assert answer.code == 2 and "among the inputs" in answer.err and tree(in_tmp) == before
+
+
+def test_videos_of_one_name_get_a_copy_each_and_pictures_beside_them_theirs(in_tmp, run, fakes):
+    for folder, n in (("m", 3), ("n", 4)):
+        (in_tmp / "in" / folder).mkdir(parents=True)
+        film(in_tmp / "in" / folder / "v.mp4", n)
+    save(in_tmp / "in" / "x.png", GROUP)
+    save_embeddings(in_tmp / "embeddings" / "gallery.npz", colours(Space("facenet-128", "fake", CROP, False)))
+    answer = run("predict", "in", "--output", "named", "--json")
+    assert answer.code == 0
+    lines = [json.loads(line) for line in answer.out.splitlines()]
+    assert [line.get("image") or line["video"] for line in lines] == ["in/x.png", "in/m/v.mp4", "in/n/v.mp4"]
+    copies = sorted(p.relative_to(in_tmp / "named").as_posix() for p in (in_tmp / "named").rglob("*.*"))
+    assert copies == ["m/v.faces.png", "m/v.mp4", "n/v.faces.png", "n/v.mp4", "x.jpg"]
+    assert run("predict", "in", "--csv").code == 2
 
 
 # --- pictures for people -------------------------------------------------------------------------

@@ -150,9 +150,9 @@ def video(file: UploadedFile, recognizer: Recognizer) -> None:
         with tempfile.TemporaryDirectory() as name:
             path = Path(name) / f"video{Path(file.name).suffix.lower()}"
             path.write_bytes(file.getvalue())
-            found, cut_off = appearances(path, Path(name) / "out", recognizer=recognizer, progress=job.progress)
-            out = Path(name) / "out"
-            copy, views = (out / "video.mp4").read_bytes(), (out / "video.faces.png").read_bytes()
+            out = Path(name) / "out" / "video.mp4"
+            found, cut_off = appearances(path, out, recognizer=recognizer, progress=job.progress)
+            copy, views = out.read_bytes(), out.with_suffix(".faces.png").read_bytes()
             return [a.to_json() for a in found], copy, views, cut_off
 
     if key not in st.session_state:

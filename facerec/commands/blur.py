@@ -34,11 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Exit:
     """Hides faces."""
-    import os
 
     from facerec import runtime
     from facerec.stages.blur import Hidden, blur_image, blur_video
-    from facerec.stages.common import output_names
+    from facerec.stages.common import copies_of
     from facerec.stages.predict import expand
     from facerec.video import is_video
 
@@ -55,12 +54,7 @@ def run(args: argparse.Namespace) -> Exit:
     def wanted(name: str | None) -> bool:
         return name in args.only if args.only else name not in (args.keep or ())
 
-    full = [Path(os.path.abspath(p)) for p in paths]  # noqa: PTH100 - without "..", links kept
-    base = Path(os.path.commonpath([p.parent for p in full]))
-    names = output_names([p.relative_to(base) for p in full])
-    copies = [args.output / f"{n}{'.mp4' if is_video(p) else '.jpg'}" for p, n in zip(paths, names, strict=True)]
-    if clash := {copy.resolve() for copy in copies} & {p.resolve() for p in full}:
-        raise UsageError(f"{clash.pop()} is one of the inputs", "choose another --output")
+    copies = copies_of(paths, args.output, lambda p: ".mp4" if is_video(p) else ".jpg")
     result = Exit.OK
     for path, copy in zip(paths, copies, strict=True):
         error: str | None = None

@@ -39,8 +39,10 @@ def run(args: argparse.Namespace) -> Exit:
     from facerec.images import read_image
     from facerec.quality import assess
     from facerec.recognizer import find_and_embed
+    from facerec.stages.common import copies_of
     from facerec.stages.explain import side_by_side
 
+    (picture,) = copies_of([args.image], args.output, lambda _: ".png")
     try:
         image = read_image(args.image)
     except InputError as error:
@@ -50,7 +52,6 @@ def run(args: argparse.Namespace) -> Exit:
     found = find_and_embed(image, recognizer.detector, recognizer.embedder, args.faces)
     predictions = recognizer.decide(found)
     qualities = [assess(face, crop) for face, crop in zip(found.faces, found.crops, strict=True)]
-    picture = args.output / f"{args.image.stem}.png"
     if predictions:
         gallery = open_gallery(args.gallery or paths.GALLERY)
         sheet, lost = side_by_side(

@@ -61,21 +61,27 @@ def run(args: argparse.Namespace) -> Exit:
     if not args.images:
         raise UsageError("no images", "facerec predict img.jpg, or --sample for a face of the test set")
 
-    from facerec.stages.predict import expand, predict
-    from facerec.types import no_progress
+    from facerec.stages.predict import expand
     from facerec.video import is_video
 
     images = list(expand(args.images, videos=True))
     if not images:
         raise UsageError(f"no images in {', '.join(args.images)}", "give images, folders or a pattern in quotes")
     if films := [path for path in images if is_video(path)]:
-        if len(films) < len(images):
-            raise UsageError(
-                f"{films[0]} is a video, {next(p for p in images if p not in films)} is not", "one at a time"
-            )
+        if args.csv and len(films) < len(images):
+            raise UsageError(f"{films[0]} is a video: its columns are others", "give --csv only images, or only videos")
         if args.faces != "all":
             raise UsageError("--faces is for images", "in videos all faces are followed")
-        return _predict_videos(args, films)
+    pictures = [path for path in images if not is_video(path)]
+    results = [_predict_images(args, pictures)] if pictures else []
+    results += [_predict_videos(args, films)] if films else []
+    return max(results)
+
+
+def _predict_images(args: argparse.Namespace, images: list[Path]) -> Exit:
+    from facerec.stages.predict import predict
+    from facerec.types import no_progress
+
     writer = csv.writer(sys.stdout)
     if args.csv:
         writer.writerow(_COLUMNS)
@@ -128,17 +134,19 @@ def _predict_videos(args: argparse.Namespace, films: list[Path]) -> Exit:
     """Who appears in videos, from when to when."""
     from facerec.errors import InputError
     from facerec.stages.appearances import appearances
+    from facerec.stages.common import copies_of
 
+    copies = copies_of(films, args.output, lambda _: ".mp4") if args.output else [None] * len(films)
     recognizer = common.make_recognizer(args, "all")
     writer = csv.writer(sys.stdout)
     if args.csv:
         writer.writerow(("video", *_APPEARANCE, "error"))
     result = Exit.OK
-    for film in films:
+    for film, copy in zip(films, copies, strict=True):
         found: list[Appearance] = []
         error: str | None = None
         try:
-            found, error = appearances(film, args.output, recognizer=recognizer, progress=common.bar)
+            found, error = appearances(film, copy, recognizer=recognizer, progress=common.bar)
         except InputError as failure:
             if args.strict:
                 raise FacerecError(f"{film}: {failure.what}", failure.cure) from None

@@ -65,13 +65,13 @@ class Appearance:
 
 
 def appearances(
-    path: Path, output: Path | None, *, recognizer: Recognizer, progress: Progress = no_progress
+    path: Path, copy: Path | None, *, recognizer: Recognizer, progress: Progress = no_progress
 ) -> tuple[list[Appearance], str | None]:
     """Follows the faces of a video.
 
     Args:
         path: the video.
-        output: folder for ``NAME.mp4`` with boxes and names (and the sound, where ffmpeg is installed) and
+        copy: the .mp4 to write, with boxes and names (and the sound, where ffmpeg is installed), and beside it
             ``NAME.faces.png`` with each track's best view; or None.
         recognizer: names faces.
         progress: shows how far it is.
@@ -84,7 +84,6 @@ def appearances(
         UsageError: the annotated copy would overwrite it.
         ArtifactError: the output cannot be written.
     """
-    copy = None if output is None else output / f"{path.stem}.mp4"
     if copy is not None and copy.resolve() == path.resolve():
         raise UsageError(f"{copy} is the video itself", "choose another --output")
     follower = Follower(recognizer, STEP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -100,6 +101,27 @@ def output_names(files: Sequence[Path]) -> list[str]:
         used.add(name.casefold())
         names.append(name)
     return names
+
+
+def copies_of(inputs: Sequence[Path], output: Path, suffix: Callable[[Path], str]) -> list[Path]:
+    """Where copies of files go: below the output as the files lie below their common folder.
+
+    Args:
+        inputs: the files.
+        output: the folder.
+        suffix: of the copy of a file.
+
+    Raises:
+        UsageError: a copy would go where files of the user's are.
+    """
+    full = [Path(os.path.abspath(p)) for p in inputs]  # noqa: PTH100 - without "..", links kept
+    base = Path(os.path.commonpath([p.parent for p in full])) if full else Path()
+    names = output_names([p.relative_to(base) for p in full])
+    copies = [output / f"{name}{suffix(p)}" for p, name in zip(inputs, names, strict=True)]
+    theirs = {p.parent.resolve() for p in full}
+    if clash := [copy for copy in copies if copy.parent.resolve() in theirs]:
+        raise UsageError(f"{clash[0]} would lie among the inputs", "choose another --output")
+    return copies
 
 
 def process(

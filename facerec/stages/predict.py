@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,9 +10,9 @@ from pathlib import Path
 from facerec.artifacts import write_image
 from facerec.draw import annotate_predictions
 from facerec.errors import FacerecError, InputError, UsageError
-from facerec.images import find_images, is_image, read_image
+from facerec.images import find_files, is_image, read_image
 from facerec.recognizer import Recognizer
-from facerec.stages.common import output_names
+from facerec.stages.common import copies_of
 from facerec.types import Failure, Prediction, Progress, StageReport, no_progress
 from facerec.video import is_video
 
@@ -22,7 +21,7 @@ Emit = Callable[[str, list[Prediction], str | None], None]
 
 
 def expand(inputs: Sequence[str], videos: bool = False) -> Iterator[Path]:
-    """Files, the images in folders, and what patterns match.
+    """Files, the images (and videos) in folders, and what patterns match.
 
     Args:
         inputs: paths and patterns.
@@ -34,7 +33,7 @@ def expand(inputs: Sequence[str], videos: bool = False) -> Iterator[Path]:
     for text in inputs:
         path = Path(text)
         if path.is_dir():
-            yield from find_images(path)
+            yield from find_files(path, lambda p: is_image(p) or (videos and is_video(p)))
         elif path.exists():
             if is_video(path) and not videos:
                 raise UsageError(f"{path} is a video", f"make photos of it with `facerec extract {path}`")
@@ -65,18 +64,13 @@ def predict(
         progress: shows how far it is.
 
     Raises:
+        UsageError: the output is among the images.
         ArtifactError: the output cannot be written.
     """
     start = time.perf_counter()
     report = StageReport("predict", output or Path())
-    full = [Path(os.path.abspath(p)) for p in inputs]  # noqa: PTH100 - without "..", links kept
-    base = Path(os.path.commonpath([p.parent for p in full])) if full else Path()
-    names = output_names([p.relative_to(base) for p in full])
-    if output is not None:
-        originals = {p.resolve() for p in full}
-        if clash := [name for name in names if (output / f"{name}.jpg").resolve() in originals]:
-            raise UsageError(f"{output}/{clash[0]}.jpg is one of the images", "choose another --output")
-    for path, name in progress(list(zip(inputs, names, strict=True)), len(inputs), "predict"):
+    copies = [None] * len(inputs) if output is None else copies_of(inputs, output, lambda _: ".jpg")
+    for path, copy in progress(list(zip(inputs, copies, strict=True)), len(inputs), "predict"):
         try:
             image = read_image(path)
         except InputError as error:
@@ -86,8 +80,8 @@ def predict(
             emit(str(path), [], str(error))
             continue
         predictions = recognizer.recognize(image)
-        if output is not None:
-            write_image(output / f"{name}.jpg", annotate_predictions(image, predictions))
+        if copy is not None:
+            write_image(copy, annotate_predictions(image, predictions))
         report.done += 1
         emit(str(path), predictions, None)
     report.seconds = time.perf_counter() - start
