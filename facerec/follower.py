@@ -22,7 +22,7 @@ MAX_STEP = 6  # frames from one detection to the next, at most: beyond, fast fac
 AT_ONCE = 2  # faces that are recognised in one frame: the others' turn comes in the next
 AGAIN = 0.25  # seconds until an unnamed face is looked at again
 TRIES = 12  # recognitions of a face that stays unknown, before it is let be until a better view comes
-CHECK = 1.0  # seconds until a named face is looked at again: it may have become another's
+CHECK = 1.0  # seconds until a named face is looked at again, as long as the last look said the same
 BETTER = 1.3  # times the best view's quality that makes a view worth another look
 
 
@@ -42,18 +42,21 @@ class Follower:
         recognizer: detects and names.
         step: frames from one detection to the next; None lets it find out what the machine can do.
         rate: frames a second that are to be kept up with, where `step` is None.
+        check: seconds until a named face is looked at again: it may have become another's.
 
     Attributes:
         detections: faces that were detected in all frames so far.
         events: of the last frame.
     """
 
-    def __init__(self, recognizer: Recognizer, step: int | None = None, rate: float = 25.0) -> None:
+    def __init__(
+        self, recognizer: Recognizer, step: int | None = None, rate: float = 25.0, check: float = CHECK
+    ) -> None:
         self.recognizer = recognizer
         self.tracker = Tracker()
         self.detections = 0
         self.events = Events()
-        self._fixed, self._rate = step, rate
+        self._fixed, self._rate, self._check = step, rate, check
         self._since = 0  # frames since the last detection
         self._detecting = self._between = 0.0  # seconds of a frame with and one without detection
 
@@ -103,7 +106,10 @@ class Follower:
         embedder = self.recognizer.embedder
         for track in found:
             waited = seconds - track.recognised
-            asked = waited >= CHECK if track.name else track.views < TRIES and waited >= AGAIN
+            if track.name:
+                asked = waited >= (self._check if track.said == track.name else AGAIN)
+            else:
+                asked = track.views < TRIES and waited >= AGAIN
             if not track.confirmed or (track.face.size < TO_NAME.size and track.views):
                 continue
             crop = crop_face(image, track.face, embedder.space.crop, embedder.input_size)

@@ -41,8 +41,10 @@ class Track:
         hits: detections.
         velocity: (4,) of the box, pixels a second.
         name: once given, it stays; None while there is too little evidence.
+        told: a person gave the name: only another name ends it.
         prediction: the recognition that speaks best for what is shown.
         votes: name, or None for unknown → weight.
+        said: the last recognition's answer.
         views: recognitions.
         best: quality of the best view that was recognised, 0..1.
         recognised: seconds, when it was last recognised.
@@ -58,8 +60,10 @@ class Track:
     hits: int = 1
     velocity: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(4))
     name: str | None = None
+    told: bool = False
     prediction: Prediction | None = None
     votes: Counter[str | None] = field(default_factory=Counter)
+    said: str | None = None
     views: int = 0
     best: float = 0.0
     recognised: float = -np.inf
@@ -94,19 +98,16 @@ class Track:
         """Takes a recognition over; a good view weighs more.
 
         Returns:
-            False where the votes have come to give another name than the one that was given: what is tracked is no
-            longer the same person.
+            False where the votes have come to give another name than the one that was given, or none: what is
+            tracked is no longer the same person.
         """
         weight = max(quality, POOR) * prediction.face.confidence
         for name in self.votes:
             self.votes[name] *= FADE  # type: ignore[assignment]
         self.votes[prediction.name] += weight  # type: ignore[assignment]
         self.views, self.recognised, self.best = self.views + 1, seconds, max(self.best, quality)
-        leader, most = max(
-            ((name, votes) for name, votes in self.votes.items() if name is not None),
-            key=lambda vote: vote[1],
-            default=(None, 0.0),
-        )
+        self.said = prediction.name
+        leader, most = self.votes.most_common(1)[0]
         decided = most >= EVIDENCE and most >= SHARE * sum(self.votes.values())
         if self.name is None and decided:
             self.name = leader
@@ -114,18 +115,18 @@ class Track:
         agrees = prediction.name == self.name
         if shown is None or (agrees and (shown.name != self.name or prediction.distance < shown.distance)):
             self.prediction = prediction
-        return not decided or leader == self.name
+        return not decided or leader == self.name or self.name is None or (leader is None and self.told)
 
     def rename(self, name: str) -> None:
         """Takes a person's word for who it is."""
-        self.name = name
+        self.name, self.said, self.told = name, name, True
         self.votes = Counter({name: 1.0})
         if self.prediction is not None:
             self.prediction = replace(self.prediction, name=name, distance=0.0, reason="", candidate=name)
 
     def forget(self) -> None:
         """Drops the name and all votes: the people that are known have changed."""
-        self.name, self.prediction, self.votes = None, None, Counter()
+        self.name, self.told, self.prediction, self.votes = None, False, None, Counter()
         self.views, self.best, self.recognised = 0, 0.0, -np.inf
 
 

@@ -144,6 +144,16 @@ def test_a_track_that_has_gone_over_to_another_person_says_so():
     assert not track.vote(answer("ben"), 0.5, 2) and track.name == "ana"
 
 
+def test_a_stranger_does_not_keep_a_name_but_a_persons_word_stays():
+    track, told = Track(1, face(0), 0, 0), Track(2, face(0), 0, 0)
+    for i in range(5):
+        track.vote(answer("ana"), 0.6, i)
+    told.rename("ana")
+    kept = [track.vote(answer(None), 0.6, i) for i in range(6)]
+    assert kept == [True] * 3 + [False] * 3 and track.name == "ana"
+    assert all(told.vote(answer(None), 0.6, i) for i in range(6))
+
+
 # --- following a film ----------------------------------------------------------------------------
 
 
@@ -205,6 +215,12 @@ def test_another_person_in_the_same_place_is_another_track(recognizer):
     assert [e for e in events if e[0] == "named"] == [("named", 1, "ana"), ("named", 2, "ben")]
     assert shown[39] == {1: "ana"} and shown[-1] == {2: "ben"}
     assert all(name in {1: (None, "ana"), 2: (None, "ben")}[number] for f in shown for number, name in f.items())
+
+
+def test_a_stranger_in_a_named_persons_place_is_another_track(recognizer):
+    film = [scene(i, [((50, 50), COLOURS["ana"] if i < 40 else STRANGER)]) for i in range(120)]
+    _, shown, _ = followed(recognizer, film, step=1)
+    assert shown[39] == {1: "ana"} and shown[-1] == {2: None}
 
 
 def test_the_step_fits_the_machine(recognizer):

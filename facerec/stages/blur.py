@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -29,6 +30,8 @@ WAYS: tuple[How, ...] = ("blur", "pixelate", "solid")
 MARGIN = 0.25  # around a box, share of its sides: hair and chin tell a person too
 BLOCKS = 6  # in which a hidden face is left: too few to know anybody by
 BEFORE = 0.5  # seconds for which a face is hidden before it is first found, and after it is last found
+
+CHECK = 0.25  # seconds from one look at a face that stays visible to the next
 
 Box = npt.NDArray[np.float64]
 
@@ -116,7 +119,8 @@ def blur_video(
     """Hides faces of a video: once to find everybody, once to write.
 
     A face stays hidden between its detections, and for half a second before the first and after the last. Whose it is
-    is known when the video has been seen to its end, and holds for the whole track.
+    is known when the video has been seen to its end, and holds for the whole track; but where the last look at it
+    before a frame, or the next one after, gave another answer that is to be hidden, it is hidden too.
 
     Args:
         path: the video.
@@ -137,9 +141,10 @@ def blur_video(
     """
     if output.resolve() == path.resolve():
         raise UsageError(f"{output} is the video itself", "choose another --output")
-    follower = None if recognizer is None else Follower(recognizer, step=1)
+    follower = None if recognizer is None else Follower(recognizer, step=1, check=CHECK)
     tracker = Tracker() if follower is None else follower.tracker
     seen: dict[Track, list[tuple[int, Box]]] = defaultdict(list)
+    looks: dict[Track, list[tuple[int, bool]]] = defaultdict(list)  # frames, and whether the answer is to be hidden
     with ExitStack() as stack:
         video = stack.enter_context(Video(path))
         frames = stack.enter_context(closing(ahead(video.frames())))
@@ -148,14 +153,20 @@ def blur_video(
                 tracker.update(detector.detect(frame.image), frame.seconds)
             else:
                 follower.follow(frame)
-            for track in tracker.tracks:
+            for track in (*tracker.tracks, *(follower.events.left if follower else ())):
+                if track.recognised == frame.seconds:
+                    looks[track].append((frame.index, wanted(track.said)))
                 if track.last == frame.seconds:
                     seen[track].append((frame.index, np.array(track.face.box)))
         cut_off, fps = video.cut_off, video.fps
-    chosen = [places for track, places in seen.items() if wanted(track.name)]
     masks: dict[int, list[Box]] = defaultdict(list)
-    for places in chosen:
-        for index, box in filled(places, round(BEFORE * fps)):
+    hidden = 0
+    for track, places in seen.items():
+        every = filled(places, round(BEFORE * fps))
+        if not wanted(track.name):
+            every = [(index, box) for index, box in every if in_doubt(index, looks[track])]
+        hidden += bool(every)
+        for index, box in every:
             masks[index].append(box)
     with ExitStack() as stack:
         silent = Path(stack.enter_context(tempfile.TemporaryDirectory())) / output.name
@@ -166,7 +177,13 @@ def blur_video(
                 writer.write(hide(frame.image, masks[frame.index], how))
         with atomic_path(output) as whole:
             with_sound(silent, path, whole)
-    return Hidden(len(seen), len(chosen)), cut_off
+    return Hidden(len(seen), hidden), cut_off
+
+
+def in_doubt(index: int, looks: Sequence[tuple[int, bool]]) -> bool:
+    """Whether the last look at a track up to a frame, or the first from it on, gave an answer that is to be hidden."""
+    later = bisect_left(looks, (index, False))
+    return any(wanted for _, wanted in looks[max(later - 1, 0) : later + 1])
 
 
 def filled(places: Sequence[tuple[int, Box]], around: int) -> list[tuple[int, Box]]:
