@@ -121,21 +121,32 @@ class Video:
 
     def read(self, index: int) -> Frame | None:
         """The frame with this number (not before the last one read); None after the end."""
-        if index - self._next > SEEK_GAP and self._capture.set(cv2.CAP_PROP_POS_FRAMES, index):
-            self._next = index
+        here = self._next
+        if index - here > SEEK_GAP:
+            if self._capture.set(cv2.CAP_PROP_POS_FRAMES, index):
+                self._next = index
+                if (frame := self._decoded()) is not None:
+                    return frame
+            self._capture.set(cv2.CAP_PROP_POS_FRAMES, here)  # one by one, to see where it ends
+            self._next = here
         while self._next < index:
             if not self._capture.grab():
                 self.ended_at = self._next
                 return None
             self._next += 1
+        if (frame := self._decoded()) is None:
+            self.ended_at = self._next
+        return frame
+
+    def _decoded(self) -> Frame | None:
+        """The next frame, if there is one."""
         seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         ok, bgr = self._capture.read()
         if not ok:
-            self.ended_at = self._next
             return None
         self._next += 1
         seconds = max(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, 0.0) or seconds
-        return Frame(index, round(seconds, 3), np.ascontiguousarray(bgr[..., ::-1]))
+        return Frame(self._next - 1, round(seconds, 3), np.ascontiguousarray(bgr[..., ::-1]))
 
 
 def ahead(frames: Iterable[Frame]) -> Generator[Frame, None, None]:

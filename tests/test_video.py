@@ -87,6 +87,15 @@ def test_a_truncated_video_gives_what_it_holds(tmp_path):
     assert seen == list(range(len(seen))) and 10 < len(seen) < 30
 
 
+def test_a_long_truncated_video_is_seen_to_be_cut_off_where_it_is_jumped_through(tmp_path):
+    path = video(tmp_path / "cut.avi", (numbered(i % 100) for i in range(4000)), codec="MJPG")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with Video(path) as film:
+        seen = [f.index for start in range(0, film.count, 1000) for f in film.at([start, start + 600])]
+        assert film.count == 4000 and film.cut_off
+        assert max(seen) < film.ended_at < 2200
+
+
 @pytest.mark.parametrize("content", [b"", b"a text by the name of a video", None], ids=["empty", "text", "missing"])
 def test_what_is_no_video_is_an_input_error(tmp_path, content):
     path = tmp_path / "bad.mp4"
