@@ -26,6 +26,8 @@ IMAGE_SUFFIXES = frozenset(
     | {".avif", ".heic", ".heif"}  # where Pillow cannot read them, they are reported, never passed over
 )
 
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "AVIF", "HEIF")
+"""What a picture is believed to be by its content: others start programs (EPS starts Ghostscript)."""
 MAX_PIXELS, MAX_SIDE = 120_000_000, 32_000  # OpenCV's remap ends at 32767
 """Larger pictures are refused before they are decoded: a small file can claim terabytes."""
 
@@ -113,7 +115,7 @@ def decode_image(data: bytes, most: int = MAX_PIXELS) -> Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own size warning; ours is stricter
-            picture: Pillow.Image = Pillow.open(io.BytesIO(data))
+            picture: Pillow.Image = Pillow.open(io.BytesIO(data), formats=FORMATS)
             if picture.width * picture.height > most or max(picture.size) > MAX_SIDE:
                 raise InputError(f"too large: {picture.width}×{picture.height} pixels", "make it smaller")
             picture = ImageOps.exif_transpose(picture)
@@ -130,7 +132,7 @@ def decode_image(data: bytes, most: int = MAX_PIXELS) -> Image:
         raise
     except Pillow.DecompressionBombError:
         raise InputError("too large", "make it smaller") from None
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, KeyError):  # a format that this Pillow does not have
         raise InputError("not a picture that can be read", "check the file, or convert it to JPEG") from None
     except Exception as error:  # decoders raise anything at all on damaged files
         raise InputError(f"damaged picture ({error})", "copy or export it again") from None

@@ -45,8 +45,8 @@ def read_pairs(path: Path) -> list[Pair]:
             raise InputError(
                 f"{path} is not a list of pairs ({error})", "let facerec evaluate pairs make one"
             ) from None
-    lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     try:
+        lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         folds, size = (int(v) for v in lines[0])
         if len(lines) != 1 + 2 * folds * size:
             raise ValueError(f"{len(lines) - 1} pairs instead of {2 * folds * size}")
@@ -78,7 +78,12 @@ def distances(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> Dista
 
 
 def best_threshold(dist: Distances, same: Bools) -> float:
-    """The distance that separates `same` from different with the fewest errors; accepts d <= threshold."""
+    """The distance that separates `same` from different with the fewest errors; accepts d <= threshold.
+
+    Of no pairs it is 0.
+    """
+    if not len(dist):
+        return 0.0
     order = np.argsort(dist, kind="stable")
     # errors with the first k accepted: different ones among them + same ones after them
     accepted = np.concatenate([[0], np.cumsum(~same[order])])
@@ -136,12 +141,11 @@ class ErrorRates:
     @property
     def eer(self) -> float:
         """Where FMR and FNMR are equal, interpolated between the two thresholds around the crossing."""
-        k = int(np.argmax(self.fmr >= self.fnmr))
-        if k == 0:
-            return float((self.fmr[0] + self.fnmr[0]) / 2)
-        gap_before, gap_after = self.fnmr[k - 1] - self.fmr[k - 1], self.fmr[k] - self.fnmr[k]
+        fmr, fnmr = np.append(self.fmr, 1.0), np.append(self.fnmr, 0.0)  # the chord, as for `auc`
+        k = int(np.argmax(fmr >= fnmr))
+        gap_before, gap_after = fnmr[k - 1] - fmr[k - 1], fmr[k] - fnmr[k]
         share = gap_before / (gap_before + gap_after)
-        return float(self.fmr[k - 1] + share * (self.fmr[k] - self.fmr[k - 1]))
+        return float(fmr[k - 1] + share * (fmr[k] - fmr[k - 1]))
 
     def tar_at_far(self, far: float) -> float:
         """Share of genuine comparisons accepted at the largest threshold with FMR <= far."""

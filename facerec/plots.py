@@ -36,9 +36,9 @@ def confusion_matrix(truth: Sequence[str], answers: Sequence[str], title: str) -
     for row, column in zip(*np.nonzero(counts), strict=True):
         dark = counts[row, column] > counts.max() / 2
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", color="white" if dark else "black")
-    axes.set_xticks(range(len(labels)), labels, rotation="vertical")
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_title(title, fontsize=10)
+    axes.set_xticks(range(len(labels)), labels, rotation="vertical", parse_math=False)  # a name may hold a $
+    axes.set_yticks(range(len(labels)), labels, parse_math=False)
+    axes.set_title(title, fontsize=10, parse_math=False)
     axes.set_xlabel("answer")
     axes.set_ylabel("truth")
     return _png(figure)

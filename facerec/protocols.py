@@ -316,6 +316,8 @@ def _identify(
 def _ranks(photos: Photos, enrolled: npt.NDArray[np.intp], probes: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     """Rank of each probe's person among the enrolled, 1 = closest; 0 without a face on either side."""
     enrolled = enrolled[~photos.missing[enrolled]]
+    if not len(enrolled):
+        return np.zeros(len(probes), np.intp)
     apart = metrics.distances(photos.vectors[probes], photos.vectors[enrolled])
     own = photos.people[probes][:, None] == photos.people[enrolled]
     mate = np.where(own, apart, np.inf).min(axis=1)

@@ -146,6 +146,8 @@ class Gate:
     def __post_init__(self) -> None:
         if not (0 <= self.threshold <= 2 and 0 <= self.margin <= 2):
             raise ValueError(f"threshold and margin lie between 0 and 2, not {self.threshold} and {self.margin}")
+        if not all(0 <= rate <= 1 for rate in self.fmr_interval or ()) or not (self.fmr is None or 0 < self.fmr <= 1):
+            raise ValueError(f"a false-match rate lies between 0 and 1, not {self.fmr}, {self.fmr_interval}")
 
     def changed(self, threshold: float | None, margin: float | None) -> Gate:
         """With other numbers, where they are given; what was measured for the old ones is dropped."""

@@ -462,6 +462,26 @@ def test_others_on_the_network_need_the_token(visit, tmp_path, monkeypatch):
         server.stop()
 
 
+@pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 101), ("localhost", 101), ("evil.example", 403)])
+def test_a_name_that_is_made_to_point_here_does_not_get_in(server, host, status):
+    """DNS rebinding: to the browser such a page has the same origin."""
+    request = (
+        f"GET /_stcore/stream HTTP/1.1\r\nHost: {host}:{server.port}\r\nOrigin: http://{host}:{server.port}\r\n"
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as visitor:
+        visitor.sendall(request.encode())
+        assert visitor.recv(64).split()[1] == str(status).encode()
+
+
+def test_a_port_that_is_taken_or_none_is_said_before_anything_starts(in_tmp, run):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        answer = run("app", "--no-browser", "--port", taken.getsockname()[1])
+    assert answer.code == 1 and "choose another --port" in answer.err and "http://" not in answer.err
+    assert run("app", "--port", 99999).code == 2
+
+
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 1200), ("light", 390)])
 def test_every_page_fits(visit, tmp_path, scheme, width):
     for name in ("", "live", "people", "train", "evaluate", "settings"):

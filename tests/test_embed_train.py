@@ -372,6 +372,11 @@ def test_a_person_seen_only_in_the_test_set_counts_as_an_error(in_tmp):
     assert (score.total, score.right, score.unknown) == (4, 2, 2)
 
 
+def test_a_name_may_hold_any_sign(in_tmp, run):
+    save_embeddings(in_tmp / "faces.npz", vectors({"A$^$ap": 3, "B_$x$": 3}))
+    assert run("train", "faces.npz", "--svm", "--threshold", "1").code == 0
+
+
 @pytest.mark.parametrize(("threshold", "said"), [(0.3, False), (1.9, True)])
 def test_people_who_look_more_alike_than_promised_are_pointed_out(in_tmp, run, threshold, said):
     rows = vectors({"ana": 30, "ben": 30, "cleo": 30})

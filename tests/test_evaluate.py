@@ -78,6 +78,19 @@ def test_no_face_never_matches():
     assert rates.tar_at_far(0.1) == 0.5
 
 
+def test_the_equal_error_rate_lies_on_the_chord_where_many_have_no_face():
+    dist = np.array([0.1, 0.2, 0.3, *[np.inf] * 5, 0.9, 1.0, 1.1, *[np.inf] * 3])
+    assert metrics.error_rates(dist, np.arange(14) < 8).eer == pytest.approx(5 / 9)
+
+
+def test_nobody_with_a_face_to_enrol_is_nobody_found(tmp_path):
+    vectors = np.full((4, 3), np.nan, np.float32)
+    vectors[1] = vectors[3] = (1, 0, 0)
+    people = np.array(["a", "a", "b", "b"])
+    photos = Photos(np.array([f"{p}/{i}" for i, p in enumerate(people)]), people, vectors)
+    assert protocols._ranks(photos, np.array([0, 2]), np.array([1, 3])).tolist() == [0, 0]
+
+
 def test_wilson_agrees_with_scipy():
     for k, n in ((0, 10), (3, 10), (10, 10), (994, 1000)):
         expected = stats.binomtest(k, n).proportion_ci(method="wilson")

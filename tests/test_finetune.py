@@ -231,6 +231,7 @@ def test_too_few_people_and_names_that_are_none_are_refused(in_tmp, run, facerec
         (["--name", "facenet-128"], "a model 'facenet-128' already"),
         (["--name", "../x"], "cannot be a model's name"),
         (["--name", "mine", "--layers", "some"], "none of head, all"),
+        (["--name", "mine", "--photos", "1"], "1 is not 2 or more"),
         (["--name", "mine", "--report"], "no fine-tuned model 'mine'"),
     ):
         result = run("finetune", *words)

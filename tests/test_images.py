@@ -284,3 +284,14 @@ def test_what_leads_out_of_the_folders_is_not_read(tmp_path):
     assert (read_below("ana/1.png", [tmp_path / "none", tmp_path / "crops"]) == picture).all()
     for source in ("../secret.png", str(tmp_path / "secret.png"), "ana/2.png", "ana/damaged.png", "ana"):
         assert read_below(source, [tmp_path / "crops"]) is None
+
+
+def test_a_picture_that_would_start_a_program_is_refused(tmp_path, monkeypatch):
+    started = tmp_path / "started"
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {started}\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\nshowpage\n%%EOF\n"
+    with pytest.raises(InputError, match="not a picture"):
+        decode_image(eps)
+    assert not started.exists()

@@ -11,6 +11,7 @@ from facerec.metrics import (
     distances,
     fold_accuracies,
     read_pairs,
+    right_by_fold,
     threshold_at_fmr,
 )
 
@@ -97,3 +98,15 @@ def test_threshold_at_fmr_is_the_largest_that_keeps_the_rate(fmr, levels):
     assert (impostors <= threshold).mean() <= fmr
     higher = [d for d in impostors if d > threshold]
     assert not higher or (impostors <= min(higher)).mean() > fmr
+
+
+def test_pairs_without_a_face_leave_no_threshold_and_are_errors():
+    dist = np.array([np.nan, np.nan, 0.5, 1.2])
+    same, fold = np.array([True, False, True, False]), np.array([0, 0, 1, 1])
+    assert right_by_fold(dist, same, fold).sum() <= 2 and not right_by_fold(dist, same, fold)[:2].any()
+
+
+def test_a_file_of_pairs_that_is_no_text_is_an_input_error(tmp_path):
+    (tmp_path / "pairs.txt").write_bytes(b"1\t1\nJos\xe9\t1\t2\nA\t1\tB\t1\n")
+    with pytest.raises(InputError, match="format of LFW"):
+        read_pairs(tmp_path / "pairs.txt")

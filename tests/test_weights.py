@@ -175,7 +175,10 @@ def test_models_list_and_verify_tell_the_state(run, facerec_home):
         "facenet-512": "missing",
         "samples": "missing",
     }
-    assert run("models", "verify").code == 0
+    missing = run("models", "verify")
+    assert missing.code == 1 and "facenet-128: missing — facerec models pull" in missing.out
+    assert "facenet-512" not in missing.out
+    assert run("models", "verify", "mtcnn").code == 0
     (facerec_home / "weights").mkdir(parents=True)
     (facerec_home / "weights" / "facenet_keras.h5").write_bytes(b"half a file")
     result = run("models", "verify")

@@ -9,6 +9,7 @@ import ipaddress
 import logging
 import os
 import secrets
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -28,12 +29,18 @@ facerec app --address 0.0.0.0           for others on the network, who need the 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("--address", default="127.0.0.1", help="to listen at (default: %(default)s)")
-    parser.add_argument("--port", type=common.positive, default=8501, help="default: %(default)s")
+    parser.add_argument("--port", type=_port, default=8501, help="default: %(default)s")
     parser.add_argument("--no-browser", action="store_true", help="open none")
     parser.add_argument(
         "--gallery", type=common.gallery, metavar="FILE",
         help="or postgresql://… (default: embeddings/gallery.npz, names from the newest of classifiers and gallery)",
     )  # fmt: skip
+
+
+def _port(text: str) -> int:
+    if not 0 < (value := int(text)) < 65536:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 65535")
+    return value
 
 
 def run(args: argparse.Namespace) -> Exit:
@@ -48,8 +55,16 @@ def run(args: argparse.Namespace) -> Exit:
     for package in ("streamlit", "streamlit_webrtc"):
         if importlib.util.find_spec(package) is None:
             raise UsageError(f"the page needs {package}", "pip install 'facerec[app]'")
+    from streamlit import net_util
     from streamlit.web import bootstrap
 
+    try:
+        socket.create_server((args.address, args.port), family=_family(args.address)).close()
+    except OSError as error:
+        raise FacerecError(
+            f"{args.address}:{args.port} cannot be listened at ({error.strerror or error})", "choose another --port"
+        ) from None
+    net_util.get_external_ip = lambda: None  # asks a server on the web, whenever a page of another origin calls
     url = f"http://{args.address}:{args.port}"
     if is_loopback(args.address):
         os.environ.pop(TOKEN, None)
@@ -60,6 +75,8 @@ def run(args: argparse.Namespace) -> Exit:
         "server.address": args.address,
         "server.port": args.port,
         "server.headless": args.no_browser,
+        # a page elsewhere must not get in by a name that it lets point here (DNS rebinding)
+        "server.allowedHosts": ["localhost", "127.0.0.1", "::1", args.address] if is_loopback(args.address) else [],
         "server.maxUploadSize": 500,
         "server.fileWatcherType": "none",
         "browser.gatherUsageStats": False,
@@ -90,6 +107,10 @@ def _warm_up() -> None:
     with contextlib.suppress(FacerecError):  # whoever opens the page is told
         toolkit.detector(chosen.detector, chosen.min_face)
         toolkit.gallery_embedder(chosen.model)
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def is_loopback(address: str) -> bool:

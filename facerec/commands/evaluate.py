@@ -44,6 +44,20 @@ _SETTINGS = (
 )
 
 
+def seed(text: str) -> int:
+    """An option's whole number of 0 or more."""
+    if (value := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
+    return value
+
+
+def margin(text: str) -> float:
+    """An option's share of a box, 0 to 1."""
+    if not 0 <= (value := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     protocols = parser.add_subparsers(dest="protocol", metavar=" | ".join(_PROTOCOLS), required=True)
@@ -59,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             sub.add_argument("--processed", type=Path, default=paths.PROCESSED, help="default: %(default)s")
             continue
         sub.add_argument("data", type=common.folder, help="a folder with a folder a person")
-        sub.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
+        sub.add_argument("--seed", type=seed, default=0, help="of every draw (default: %(default)s)")
         common.add_jobs_arguments(sub)
         if name == "compare":
             sub.add_argument("settings", nargs="+", metavar="SETTING", help=_SETTINGS)
@@ -70,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             sub.add_argument("--gallery-size", type=common.positive, metavar="N", help="people (default: half)")
         common.add_detector_arguments(sub, "central")
         common.add_embedder_arguments(sub, described=True)
-        sub.add_argument("--margin", type=float, help=f"around the face (default: {DEFAULT_MARGIN}, or as described)")
+        sub.add_argument("--margin", type=margin, help=f"around the face (default: {DEFAULT_MARGIN}, or as described)")
         sub.add_argument("--crop", choices=CROPS, help=f"default: {CROPS[0]}, or as described")
         sub.add_argument("--flip", action="store_true", help="add the mirrored crop's vector")
 
@@ -135,7 +149,7 @@ def _with(args: argparse.Namespace, setting: str) -> argparse.Namespace:
             setattr(options, name, value)
         elif name in ("margin", "model"):
             try:
-                setattr(options, name, float(value) if name == "margin" else common.model(value))
+                setattr(options, name, margin(value) if name == "margin" else common.model(value))
             except ValueError:
                 raise UsageError(f"{part!r} is not a margin", "as in margin=0.1") from None
             except argparse.ArgumentTypeError as error:

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pull.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(_DEFAULT)}")
     pull.add_argument("--force", action="store_true", help="fetch and export again")
     verify = actions.add_parser("verify", help="compare every file with its sha256")
-    verify.add_argument("names", nargs="*", metavar="NAME", help="default: all that are here")
+    verify.add_argument("names", nargs="*", metavar="NAME", help="default: all that are here, and the default ones")
     away = actions.add_parser("remove", help="take a model away that `facerec finetune` made")
     away.add_argument("name", metavar="NAME")
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> Exit:
     if args.action == "verify":
         states = {name: weights.status(name) for name in args.names or everything}
         if not args.names:
-            states = {name: state for name, state in states.items() if state != "missing"}
+            states = {name: state for name, state in states.items() if state != "missing" or name in _DEFAULT}
         for name, state in states.items():
             cure = f" — facerec models pull {name} --force" if state in ("damaged", "missing") else ""
             print(f"{name}: {state}{cure}")

@@ -79,11 +79,15 @@ def run(args: argparse.Namespace) -> Exit:
     if args.json:
         faces_json = [f.faces[0].to_json() for f in found]
         body = {"same": same, "distance": round(apart, 4), "threshold": threshold, "fmr": fmr}
-        common.print_json(body | {"fmr_at_distance": here, "space": str(embedder.space), "faces": faces_json})
+        common.print_json(
+            body | {"fmr_at_distance": here and float(f"{here:.3g}"), "space": str(embedder.space), "faces": faces_json}
+        )
     else:
         rate = "" if fmr is None else f" (one false match in {1 / fmr:,.0f} pairs of different people)"
         verdict = "the same person" if same else "different people"
         print(f"{verdict}: distance {apart:.2f}, threshold {threshold:.2f}{rate}")
         if same and here is not None:
-            print(f"  of pairs of different people, about one in {1 / here:,.0f} is as close as this")
+            rarest = catalogue.entry(args.model).false_matches[0][0]
+            share = f"{'about' if here > rarest else 'fewer than'} one in {1 / here:,.0f}"
+            print(f"  of pairs of different people, {share} is as close as this, among those it was measured on")
     return Exit.ERROR if args.exit_code and not same else Exit.OK
