@@ -320,6 +320,11 @@ def test_a_folder_of_many_people_is_nobodys(run, fakes):
     assert tree(Path("raw_images")) == before
 
 
+def test_a_vote_of_photos_is_for_galleries(run, project):
+    answer = run("predict", face("ben", 2), "--classifier", "classifiers/svm.npz", "--by", "knn")
+    assert answer.code == 2 and "--by is for galleries" in answer.err
+
+
 def test_a_short_name_in_a_pictures_bytes_is_no_trace(run, project):
     data = Path("processed/train/ben").glob("*.png").__next__().read_bytes()
     Path("other.png").write_bytes(data + b" ana ")

@@ -166,7 +166,7 @@ def add_names_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--metric", choices=("euclidean", "cosine"), default="euclidean",
-        help="of --threshold and of the distances that are printed; the names are the same (default: %(default)s)",
+        help="of --threshold and of the distances beside names; reasons give Euclidean ones (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--index", action="store_true", help="with a gallery of more than 100,000 photos: an index (needs FAISS)"
@@ -204,6 +204,8 @@ def load_names(args: argparse.Namespace) -> Classifier:
     else:
         if args.index:
             raise UsageError(f"{path} is a classifier, which needs no index", "give a gallery with --gallery")
+        if args.by == "knn":
+            raise UsageError(f"{path} is a classifier: --by is for galleries", "give a gallery with --gallery")
         classifier = Classifier.load(path)
         classifier.gate = classifier.gate.changed(threshold, args.gate_margin)
     log.info("%s: %s, %d people, %s", path, classifier.kind, len(classifier.people), classifier.gate)

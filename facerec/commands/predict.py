@@ -124,10 +124,13 @@ def _line(prediction: Prediction, cosine: bool) -> str:
     where = f"{prediction.face.size:.0f} px at ({x:.0f}, {y:.0f})"
     if prediction.name is None:
         return f"unknown, {where}: {prediction.reason}"
-    d = prediction.distance
-    distance = f"cosine distance {d * d / 2:.2f}" if cosine else f"distance {d:.2f}"
+    distance = _distance(prediction.distance, cosine)
     probability = "" if prediction.probability is None else f"probability {prediction.probability:.2f}, "
     return f"{prediction.name}, {probability}{distance}, {where}"
+
+
+def _distance(d: float, cosine: bool) -> str:
+    return f"cosine distance {d * d / 2:.2f}" if cosine else f"distance {d:.2f}"
 
 
 def _predict_videos(args: argparse.Namespace, films: list[Path]) -> Exit:
@@ -163,7 +166,8 @@ def _predict_videos(args: argparse.Namespace, films: list[Path]) -> Exit:
         else:
             print(f"{film}: {len(found)} appearance{'' if len(found) == 1 else 's'}")
             for a in found:
-                what = f"distance {a.distance:.2f}" if a.name and a.distance is not None else a.reason
+                named = a.name and a.distance is not None
+                what = _distance(a.distance or 0, args.metric == "cosine") if named else a.reason
                 print(f"  {a.start:7.2f} – {a.end:7.2f} s  {a.name or 'unknown'}: {what}")
     if args.output:
         print(f"predict: {len(films)} annotated → {args.output}", file=sys.stderr)
