@@ -109,6 +109,9 @@ def test_there_is_a_script_for_every_stage():
         ["live"],
         ["live", "a.mp4", "--camera", "0"],
         ["live", "a.mp4", "--output", "a.avi"],
+        ["evaluate", "pairs", "a", "--seed", "-1"],
+        ["evaluate", "pairs", "a", "--margin", "nan"],
+        ["evaluate", "compare", "a", "margin=nan"],
     ],
     ids=" ".join,
 )

@@ -309,9 +309,9 @@ def test_a_model_is_trained_exported_judged_and_used(own_models, run, words):
     assert report["agreement"] >= 0.9999 and len(report["history"]["loss"]) == int(words[3])
     assert [c["what"] for c in report["comparisons"]] == ["yours", "general: train"]
     assert (own_models / "finetuned" / name / "report.html").is_file()
-    assert run("embed", "--model", name, "--output", "embeddings/tuned.npz").code == 0
-    assert run("train", "--nearest", "embeddings/tuned.npz", "--threshold", "0.9").code == 0
-    added = run("enroll", "Ana", "raw_images/madonna0", "--gallery", "embeddings/tuned.npz", "--force")
+    assert run("embed", "--model", name, "--output", f"embeddings/{name}.npz").code == 0
+    assert run("train", "--nearest", f"embeddings/{name}.npz", "--threshold", "0.9").code == 0
+    added = run("enroll", "Ana", "raw_images/madonna0", "--gallery", f"embeddings/{name}.npz", "--force")
     assert added.code == 0, added.err  # by the gallery's own model
     again = run("finetune", "--name", name, "--report", "--json")
     assert json.loads(again.out.splitlines()[-1])["comparisons"] == report["comparisons"]

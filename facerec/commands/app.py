@@ -29,18 +29,12 @@ facerec app --address 0.0.0.0           for others on the network, who need the 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("--address", default="127.0.0.1", help="to listen at (default: %(default)s)")
-    parser.add_argument("--port", type=_port, default=8501, help="default: %(default)s")
+    parser.add_argument("--port", type=common.whole(1, 65535), default=8501, help="default: %(default)s")
     parser.add_argument("--no-browser", action="store_true", help="open none")
     parser.add_argument(
         "--gallery", type=common.gallery, metavar="FILE",
         help="or postgresql://… (default: embeddings/gallery.npz, names from the newest of classifiers and gallery)",
     )  # fmt: skip
-
-
-def _port(text: str) -> int:
-    if not 0 < (value := int(text)) < 65536:
-        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 65535")
-    return value
 
 
 def run(args: argparse.Namespace) -> Exit:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,11 +29,19 @@ T = TypeVar("T")
 log = logging.getLogger("facerec")
 
 
-def positive(text: str) -> int:
-    """An option's whole number of 1 or more."""
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return value
+def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
+    """The type of an option with a whole number from `least` on, or up to `most`."""
+
+    def number(text: str) -> int:
+        if not least <= (value := int(text)) <= most:
+            limits = f"{least} or more" if most == math.inf else f"between {least} and {most}"
+            raise argparse.ArgumentTypeError(f"{text} is not {limits}")
+        return value
+
+    return number
+
+
+positive = whole(1)
 
 
 def distance(text: str) -> float:

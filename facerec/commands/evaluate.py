@@ -44,13 +44,6 @@ _SETTINGS = (
 )
 
 
-def seed(text: str) -> int:
-    """An option's whole number of 0 or more."""
-    if (value := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
-    return value
-
-
 def margin(text: str) -> float:
     """An option's share of a box, 0 to 1."""
     if not 0 <= (value := float(text)) <= 1:
@@ -73,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             sub.add_argument("--processed", type=Path, default=paths.PROCESSED, help="default: %(default)s")
             continue
         sub.add_argument("data", type=common.folder, help="a folder with a folder a person")
-        sub.add_argument("--seed", type=seed, default=0, help="of every draw (default: %(default)s)")
+        sub.add_argument("--seed", type=common.whole(0), default=0, help="of every draw (default: %(default)s)")
         common.add_jobs_arguments(sub)
         if name == "compare":
             sub.add_argument("settings", nargs="+", metavar="SETTING", help=_SETTINGS)
@@ -153,7 +146,7 @@ def _with(args: argparse.Namespace, setting: str) -> argparse.Namespace:
             except ValueError:
                 raise UsageError(f"{part!r} is not a margin", "as in margin=0.1") from None
             except argparse.ArgumentTypeError as error:
-                raise UsageError(str(error)) from None
+                raise UsageError(str(error), "as in margin=0.1,flip") from None
         else:
             raise UsageError(f"{part!r} is not a setting", _SETTINGS)
     return options

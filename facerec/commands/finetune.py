@@ -20,13 +20,6 @@ facerec finetune --name mine --general photos/   is anything forgotten? on a fol
 then: facerec embed --model mine"""
 
 
-def two_or_more(text: str) -> int:
-    """An option's number: a triplet takes two photos of one person and one of another."""
-    if (value := int(text)) < 2:
-        raise argparse.ArgumentTypeError(f"{text} is not 2 or more")
-    return value
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("--name", required=True, help="of the new model")
@@ -38,8 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layers", default="head", help="head, a number of blocks, or all (default: %(default)s)")
     parser.add_argument("--mining", choices=MINING, default=MINING[0], help="default: %(default)s")
     parser.add_argument("--alpha", type=float, default=0.2, help="margin of the loss (default: %(default)s)")
-    parser.add_argument("--people", type=two_or_more, metavar="P", help="of a batch (default: 32; blocks: 16)")
-    parser.add_argument("--photos", type=two_or_more, default=4, metavar="K", help="of each (default: %(default)s)")
+    several = common.whole(2)  # a triplet takes two photos of one person and one of another
+    parser.add_argument("--people", type=several, metavar="P", help="of a batch (default: 32; blocks: 16)")
+    parser.add_argument("--photos", type=several, default=4, metavar="K", help="of each (default: %(default)s)")
     parser.add_argument("--rate", type=float, help="of learning (default: 0.001; blocks: 0.0001)")
     parser.add_argument("--epochs", type=common.positive, help="at most (default: 60; blocks: 20)")
     parser.add_argument(

@@ -135,9 +135,11 @@ class FileGallery:
 
     def add(self, rows: Embeddings, crops: Crops = no_crops) -> None:
         with locked(self.where):
-            there = self.load() if self.where.exists() else rows[np.empty(0, int)]
-            there.require_space(rows.space, str(self))
-            gallery = there + rows[_new(there, rows)]
+            gallery = rows
+            if self.where.exists():
+                there = self.load()
+                there.require_space(rows.space, str(self))
+                gallery = there + rows[~_known(there, rows)]
             for source in rows.sources.tolist():
                 if (data := crops(source)) is not None:
                     write_bytes(self._inside(source), data)
@@ -156,12 +158,8 @@ class FileGallery:
         return path
 
 
-def _new(gallery: Embeddings, rows: Embeddings) -> np.ndarray:
-    """Which rows a gallery lacks, each once: the same photo under the same name is one."""
+def _known(gallery: Embeddings, rows: Embeddings) -> np.ndarray:
+    """(n,) which rows a gallery holds: the same photo under the same name."""
     same = np.isin(gallery.labels, np.unique(rows.labels))  # few: the others' digests need not be looked at
     known = set(zip(gallery.labels[same].tolist(), gallery.digests[same].tolist(), strict=True))
-    new = []
-    for key in zip(rows.labels.tolist(), rows.digests.tolist(), strict=True):
-        new.append(key not in known)
-        known.add(key)
-    return np.array(new, bool)
+    return np.array([key in known for key in zip(rows.labels.tolist(), rows.digests.tolist(), strict=True)], bool)

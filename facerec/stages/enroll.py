@@ -86,6 +86,8 @@ def enroll(
             report.failed.append(Failure(str(photo), str(error), name))
     if taken:
         rows, crops = gallery_rows(name, taken, gallery.folder, embedder, detector.name)
+        _, first = np.unique(rows.digests, return_index=True)
+        rows = rows[np.sort(first)]  # a photo that was given twice is one
         gallery.add(rows, crops.get)
         now = names_of(gallery, gate=gate or Gate(0.0))
         report.done = len(taken)
