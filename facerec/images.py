@@ -115,7 +115,7 @@ def decode_image(data: bytes, most: int = MAX_PIXELS) -> Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own size warning; ours is stricter
-            picture: Pillow.Image = Pillow.open(io.BytesIO(data), formats=FORMATS)
+            picture = _opened(data)
             if picture.width * picture.height > most or max(picture.size) > MAX_SIDE:
                 raise InputError(f"too large: {picture.width}×{picture.height} pixels", "make it smaller")
             picture = ImageOps.exif_transpose(picture)
@@ -132,10 +132,17 @@ def decode_image(data: bytes, most: int = MAX_PIXELS) -> Image:
         raise
     except Pillow.DecompressionBombError:
         raise InputError("too large", "make it smaller") from None
-    except (UnidentifiedImageError, KeyError):  # a format that this Pillow does not have
+    except UnidentifiedImageError:
         raise InputError("not a picture that can be read", "check the file, or convert it to JPEG") from None
     except Exception as error:  # decoders raise anything at all on damaged files
         raise InputError(f"damaged picture ({error})", "copy or export it again") from None
+
+
+def _opened(data: bytes) -> Pillow.Image:
+    try:
+        return Pillow.open(io.BytesIO(data), formats=FORMATS)
+    except KeyError:  # one of them is not known here
+        return Pillow.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Pillow.OPEN])
 
 
 def read_image(path: Path) -> Image:

@@ -178,7 +178,7 @@ def evaluate_pairs(
     return PairsResult(
         float(accuracies.mean()),
         float(accuracies.std(ddof=1) / np.sqrt(len(accuracies))),
-        float(without.mean()),
+        float(without.mean()) if kept.any() else 0.0,
         interval("accuracy"),
         rates.auc,
         interval("auc"),

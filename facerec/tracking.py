@@ -115,7 +115,7 @@ class Track:
         agrees = prediction.name == self.name
         if shown is None or (agrees and (shown.name != self.name or prediction.distance < shown.distance)):
             self.prediction = prediction
-        return not decided or leader == self.name or self.name is None or (leader is None and self.told)
+        return not decided or leader == self.name or (leader is None and self.told)
 
     def rename(self, name: str) -> None:
         """Takes a person's word for who it is."""

@@ -146,7 +146,8 @@ class Gate:
     def __post_init__(self) -> None:
         if not (0 <= self.threshold <= 2 and 0 <= self.margin <= 2):
             raise ValueError(f"threshold and margin lie between 0 and 2, not {self.threshold} and {self.margin}")
-        if not all(0 <= rate <= 1 for rate in self.fmr_interval or ()) or not (self.fmr is None or 0 < self.fmr <= 1):
+        low, high = self.fmr_interval or (0.0, 1.0)
+        if not (0 <= low <= high <= 1 and (self.fmr is None or 0 < self.fmr <= 1)):
             raise ValueError(f"a false-match rate lies between 0 and 1, not {self.fmr}, {self.fmr_interval}")
 
     def changed(self, threshold: float | None, margin: float | None) -> Gate:
@@ -168,7 +169,7 @@ class Gate:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Gate:
         interval = data["fmr_interval"]
-        return cls(**{**data, "fmr_interval": None if interval is None else (float(interval[0]), float(interval[1]))})
+        return cls(**{**data, "fmr_interval": None if interval is None else tuple(map(float, interval))})
 
 
 @dataclass(frozen=True)

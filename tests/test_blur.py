@@ -1,6 +1,7 @@
 """blur: whose faces are hidden, for how long, and that nothing of them is left."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -124,9 +125,25 @@ def test_whoever_takes_a_persons_place_is_hidden_from_the_first_frame(in_tmp, re
     assert first != "ana" or coloured(shown[0], COLOURS["ana"]) > 300
 
 
+def test_half_a_second_around_a_face_is_of_the_videos_own_time(in_tmp, monkeypatch):
+    """Where frames come as they like: the average rate says nothing of those around a face."""
+    nobody = photo(1)
+    path = video(in_tmp / "a.mp4", [nobody] * 20 + [photo(3, [COLOURS["ana"]])] * 20, fps=10)
+    real = Video.frames
+    monkeypatch.setattr(  # the same frames, four times as close to one another
+        Video, "frames", lambda film: (replace(frame, seconds=frame.seconds / 4) for frame in real(film))
+    )
+    masked = []
+    monkeypatch.setattr("facerec.stages.blur.hide", lambda image, boxes, how: masked.append(len(boxes)) or image)
+    blur_video(
+        path, in_tmp / "out.mp4", detector=FakeDetector(), recognizer=None, wanted=lambda name: True, how="solid"
+    )
+    assert masked == [1] * 40
+
+
 def test_a_track_is_filled_in_between_and_around():
     places = [(5, np.array([0.0, 0, 10, 10])), (9, np.array([8.0, 4, 18, 14]))]
-    masks = dict(filled(places, 6))
+    masks = dict(filled(places, 0, 16))
     assert sorted(masks) == list(range(0, 16))
     np.testing.assert_allclose(masks[7], [4, 2, 14, 12])
     np.testing.assert_allclose(masks[0], masks[5])

@@ -163,6 +163,7 @@ DAMAGES = {
     "method-list": lambda p: rewrite(p, method=["svm"]),
     "gate": lambda p: rewrite(p, gate=None),
     "a gate out of range": lambda p: rewrite(p, gate=Gate(1.0).to_json() | {"margin": 3}),
+    "an interval of one number": lambda p: rewrite(p, gate=Gate(1.0).to_json() | {"fmr_interval": [0.1]}),
     "a rate out of range": lambda p: rewrite(p, gate=Gate(1.0).to_json() | {"fmr": 0}),
     "short-platt": lambda p: rewrite(p, platt=[1]),
     "text-platt": lambda p: rewrite(p, platt=["steep", "high"]),

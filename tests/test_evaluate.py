@@ -83,6 +83,12 @@ def test_the_equal_error_rate_lies_on_the_chord_where_many_have_no_face():
     assert metrics.error_rates(dist, np.arange(14) < 8).eer == pytest.approx(5 / 9)
 
 
+def test_where_no_photo_has_a_face_every_pair_is_an_error():
+    nobody = photos(missing=tuple(range(90)))
+    result = protocols.evaluate_pairs(nobody, protocols.make_pairs(photos()))
+    assert (result.accuracy, result.accuracy_without_failures, result.auc) == (0, 0, 0.5)
+
+
 def test_nobody_with_a_face_to_enrol_is_nobody_found(tmp_path):
     vectors = np.full((4, 3), np.nan, np.float32)
     vectors[1] = vectors[3] = (1, 0, 0)

@@ -300,7 +300,10 @@ def test_a_clusters_name_is_changed_too(run, fakes):
 @pytest.mark.parametrize("words", [("forget", "ana", "--yes"), ("rename", "ana", "eva")])
 def test_erasing_and_renaming_do_not_change_which_file_names_people(run, project, words):
     assert run("train", "--svm", "--threshold", "0.5").code == 0
-    newest = lambda: next(line for line in run("predict", face("ben", 2)).err.splitlines() if "the newest" in line)  # noqa: E731
+
+    def newest():
+        return next(line for line in run("predict", face("ben", 2)).err.splitlines() if "the newest" in line)
+
     before = newest()
     assert "svm.npz" in before and run(*words).code in (0, 3) and newest() == before
 
@@ -326,7 +329,7 @@ def test_a_vote_of_photos_is_for_galleries(run, project):
 
 
 def test_a_short_name_in_a_pictures_bytes_is_no_trace(run, project):
-    data = Path("processed/train/ben").glob("*.png").__next__().read_bytes()
+    data = next(Path("processed/train/ben").glob("*.png")).read_bytes()
     Path("other.png").write_bytes(data + b" ana ")
     assert json.loads(run("forget", "ana", "--yes", "--json").out)["left"] == []
 

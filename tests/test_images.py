@@ -295,3 +295,14 @@ def test_a_picture_that_would_start_a_program_is_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="not a picture"):
         decode_image(eps)
     assert not started.exists()
+
+
+def test_a_format_that_this_pillow_lacks_hides_no_other(monkeypatch):
+    Pillow.init()
+    known = {name: opener for name, opener in Pillow.OPEN.items() if name != "AVIF"}
+    white = Pillow.new("RGB", (4, 3), "white")
+    known["HEIF"] = (lambda file, name: white), (lambda start: start.startswith(b"heif"))
+    monkeypatch.setattr(Pillow, "OPEN", known)
+    assert decode_image(b"heif, says its plugin").shape == (3, 4, 3)
+    with pytest.raises(InputError, match="not a picture"):
+        decode_image(b"nothing of the kind")

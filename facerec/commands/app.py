@@ -53,13 +53,15 @@ def run(args: argparse.Namespace) -> Exit:
     from streamlit.web import bootstrap
 
     try:
-        socket.create_server((args.address, args.port), family=_family(args.address)).close()
+        family = socket.AF_INET6 if ":" in args.address else socket.AF_INET
+        socket.create_server((args.address, args.port), family=family).close()
     except OSError as error:
         raise FacerecError(
-            f"{args.address}:{args.port} cannot be listened at ({error.strerror or error})", "choose another --port"
+            f"{args.address}:{args.port} cannot be listened at ({error.strerror or error})",
+            "choose another --port or --address",
         ) from None
     net_util.get_external_ip = lambda: None  # asks a server on the web, whenever a page of another origin calls
-    url = f"http://{args.address}:{args.port}"
+    url = f"http://[{args.address}]:{args.port}" if ":" in args.address else f"http://{args.address}:{args.port}"
     if is_loopback(args.address):
         os.environ.pop(TOKEN, None)
     else:
@@ -101,10 +103,6 @@ def _warm_up() -> None:
     with contextlib.suppress(FacerecError):  # whoever opens the page is told
         toolkit.detector(chosen.detector, chosen.min_face)
         toolkit.gallery_embedder(chosen.model)
-
-
-def _family(address: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def is_loopback(address: str) -> bool:

@@ -34,7 +34,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Exit:
     """Hides faces."""
-
     from facerec import runtime
     from facerec.stages.blur import Hidden, blur_image, blur_video
     from facerec.stages.common import copies_of

@@ -262,11 +262,17 @@ def open_camera(source: str) -> Camera:
         raise FacerecError(f"camera {source}: {error.what}", error.cure) from None
 
 
+def _classifiers() -> list[Path]:
+    """In the order in which they were trained."""
+    found = (p for p in CLASSIFIERS.glob("*.npz") if p.is_file() and not p.name.startswith("."))
+    return sorted(found, key=lambda p: p.stat().st_mtime)
+
+
 def newest_names() -> Path:
     """The classifier that was trained last, or the gallery if somebody was enrolled after that."""
     from facerec.errors import ArtifactError
 
-    found = [p for p in (*CLASSIFIERS.glob("*.npz"), GALLERY) if p.is_file() and not p.name.startswith(".")]
+    found = [*_classifiers(), *([GALLERY] if GALLERY.is_file() else [])]
     if not found:
         raise ArtifactError(
             f"there is no classifier in {CLASSIFIERS}/ and no gallery",
@@ -281,21 +287,16 @@ def newest_names() -> Path:
 
 def classifier_before(gallery: Path | str) -> Path | None:
     """The classifier that names people until somebody is enrolled into this gallery; None where none does."""
-    found = [p for p in CLASSIFIERS.glob("*.npz") if not p.name.startswith(".")]
-    newest = max(found, key=lambda p: p.stat().st_mtime, default=None)
-    if gallery != GALLERY or newest is None:
+    if gallery != GALLERY or not (found := _classifiers()):
         return None
-    return newest if not GALLERY.exists() or newest.stat().st_mtime > GALLERY.stat().st_mtime else None
+    return found[-1] if not GALLERY.exists() or found[-1].stat().st_mtime > GALLERY.stat().st_mtime else None
 
 
 def newest_classifier() -> Path:
     """The classifier that was trained last."""
     from facerec.errors import ArtifactError
 
-    found = sorted(
-        (p for p in CLASSIFIERS.glob("*.npz") if not p.name.startswith(".")), key=lambda p: p.stat().st_mtime
-    )
-    if not found:
+    if not (found := _classifiers()):
         raise ArtifactError(f"there is no classifier in {CLASSIFIERS}/", "make one with `facerec train --svm`")
     return found[-1]
 

@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> Exit:
         strict=args.strict,
         progress=common.bar,
     )
-    kept_out = sum(record.split == GAP for record in read_manifest(args.output))
+    kept_out = 0 if args.json else sum(record.split == GAP for record in read_manifest(args.output))
     extra = [f"  {kept_out} kept out, next to a test frame of their video"] if kept_out else []
     return common.finish(report, args.json, extra)
 

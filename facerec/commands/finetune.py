@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--patience", type=common.positive, default=10, help="epochs without gain (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--seed", type=common.whole(0), default=0, help="default: %(default)s")
     parser.add_argument("--general", type=Path, metavar="FOLDER", help="photos of other people: is anything forgotten?")
     parser.add_argument("--report", action="store_true", help="compare again, do not train")
     common.add_detector_arguments(parser, None, choose=False)

@@ -6,6 +6,7 @@ import argparse
 import csv
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,7 @@ def run(args: argparse.Namespace) -> Exit:
     if not args.images:
         raise UsageError("no images", "facerec predict img.jpg, or --sample for a face of the test set")
 
+    from facerec.stages.common import copies_of
     from facerec.stages.predict import expand
     from facerec.video import is_video
 
@@ -73,8 +75,9 @@ def run(args: argparse.Namespace) -> Exit:
         if args.faces != "all":
             raise UsageError("--faces is for images", "in videos all faces are followed")
     pictures = [path for path in images if not is_video(path)]
+    copies = copies_of(films, args.output, lambda _: ".mp4") if args.output else [None] * len(films)
     results = [_predict_images(args, pictures)] if pictures else []
-    results += [_predict_videos(args, films)] if films else []
+    results += [_predict_videos(args, films, copies)] if films else []
     return max(results)
 
 
@@ -133,13 +136,11 @@ def _distance(d: float, cosine: bool) -> str:
     return f"cosine distance {d * d / 2:.2f}" if cosine else f"distance {d:.2f}"
 
 
-def _predict_videos(args: argparse.Namespace, films: list[Path]) -> Exit:
+def _predict_videos(args: argparse.Namespace, films: list[Path], copies: Sequence[Path | None]) -> Exit:
     """Who appears in videos, from when to when."""
     from facerec.errors import InputError
     from facerec.stages.appearances import appearances
-    from facerec.stages.common import copies_of
 
-    copies = copies_of(films, args.output, lambda _: ".mp4") if args.output else [None] * len(films)
     recognizer = common.make_recognizer(args, "all")
     writer = csv.writer(sys.stdout)
     if args.csv:

@@ -87,7 +87,8 @@ def run(args: argparse.Namespace) -> Exit:
         verdict = "the same person" if same else "different people"
         print(f"{verdict}: distance {apart:.2f}, threshold {threshold:.2f}{rate}")
         if same and here is not None:
-            rarest = catalogue.entry(args.model).false_matches[0][0]
-            share = f"{'about' if here > rarest else 'fewer than'} one in {1 / here:,.0f}"
+            rates = [rate for rate, _ in catalogue.entry(args.model).false_matches]
+            about = "fewer than" if here <= rates[0] else "more than" if here >= rates[-1] else "about"
+            share = f"{about} one in {1 / here:,.0f}"
             print(f"  of pairs of different people, {share} is as close as this, among those it was measured on")
     return Exit.ERROR if args.exit_code and not same else Exit.OK

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -143,12 +143,14 @@ def blur_video(
         raise UsageError(f"{output} is the video itself", "choose another --output")
     follower = None if recognizer is None else Follower(recognizer, step=1, check=CHECK)
     tracker = Tracker() if follower is None else follower.tracker
+    times: list[float] = []
     seen: dict[Track, list[tuple[int, Box]]] = defaultdict(list)
     looks: dict[Track, list[tuple[int, bool]]] = defaultdict(list)  # frames, and whether the answer is to be hidden
     with ExitStack() as stack:
         video = stack.enter_context(Video(path))
         frames = stack.enter_context(closing(ahead(video.frames())))
         for frame in progress(frames, video.count, f"{path.name}: looking"):
+            times.append(frame.seconds)
             if follower is None:
                 tracker.update(detector.detect(frame.image), frame.seconds)
             else:
@@ -162,7 +164,9 @@ def blur_video(
     masks: dict[int, list[Box]] = defaultdict(list)
     hidden = 0
     for track, places in seen.items():
-        every = filled(places, round(BEFORE * fps))
+        start = bisect_left(times, times[places[0][0]] - BEFORE)
+        end = bisect_right(times, times[places[-1][0]] + BEFORE)
+        every = filled(places, start, end)
         if not wanted(track.name):
             every = [(index, box) for index, box in every if in_doubt(index, looks[track])]
         hidden += bool(every)
@@ -186,9 +190,9 @@ def in_doubt(index: int, looks: Sequence[tuple[int, bool]]) -> bool:
     return any(wanted for _, wanted in looks[max(later - 1, 0) : later + 1])
 
 
-def filled(places: Sequence[tuple[int, Box]], around: int) -> list[tuple[int, Box]]:
-    """A track's (frame, box) with every frame in between, and `around` frames before the first and after the last."""
+def filled(places: Sequence[tuple[int, Box]], start: int, end: int) -> list[tuple[int, Box]]:
+    """A track's (frame, box) of every frame from `start` to before `end`: between, before and after those it has."""
     indices, boxes = [index for index, _ in places], np.array([box for _, box in places])
-    every = np.arange(max(indices[0] - around, 0), indices[-1] + around + 1)
+    every = np.arange(start, end)
     sides = [np.interp(every, indices, boxes[:, k]) for k in range(4)]
     return list(zip(every.tolist(), np.stack(sides, axis=1), strict=True))
