@@ -13,8 +13,9 @@ from sklearn.cluster import DBSCAN, HDBSCAN, AgglomerativeClustering
 
 from benchmarks.accuracy import Setting, load
 from benchmarks.common import Section
+from facerec.grouping import group
 from facerec.metrics import bcubed, distances
-from facerec.stages.cluster import THRESHOLDS, group
+from facerec.stages.cluster import THRESHOLDS
 
 DRAWS = 5  # of people into two halves, each of which chooses for the other
 THRESHOLD_GRID = [round(0.7 + 0.02 * i, 2) for i in range(25)]

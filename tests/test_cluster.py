@@ -8,10 +8,11 @@ import pytest
 from conftest import COLOURS, STRANGER, photo, save, tree, vectors
 from sklearn.cluster import AgglomerativeClustering
 
+from facerec.grouping import group, halves
 from facerec.images import find_images
 from facerec.metrics import bcubed, distances
 from facerec.stages import cluster as stage
-from facerec.stages.cluster import group, halves, name_clusters
+from facerec.stages.cluster import name_clusters
 
 PEOPLE = {"ana": 6, "ben": 5, "cleo": 4}
 
