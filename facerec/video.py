@@ -75,6 +75,7 @@ class Video:
         if not self._capture.isOpened():
             raise InputError("not a video that can be read, or cut off", "copy or convert it again")
         self._next = 0
+        self._last, self._shift = 0.0, 0.0  # time of the last frame; what is added to the file's own
         self.ended_at: int | None = None  # the first frame that was asked for and could not be decoded
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
         claimed = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -146,7 +147,10 @@ class Video:
             return None
         self._next += 1
         seconds = max(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, 0.0) or seconds
-        return Frame(self._next - 1, round(seconds, 3), np.ascontiguousarray(bgr[..., ::-1]))
+        if seconds + self._shift < self._last:  # recordings joined as they are: the clock starts anew with each
+            self._shift = self._last + 1 / self.fps - seconds
+        self._last = seconds + self._shift
+        return Frame(self._next - 1, round(self._last, 3), np.ascontiguousarray(bgr[..., ::-1]))
 
 
 def ahead(frames: Iterable[Frame]) -> Generator[Frame, None, None]:

@@ -232,6 +232,8 @@ def test_too_few_people_and_names_that_are_none_are_refused(in_tmp, run, facerec
         (["--name", "../x"], "cannot be a model's name"),
         (["--name", "mine", "--layers", "some"], "none of head, all"),
         (["--name", "mine", "--photos", "1"], "1 is not 2 or more"),
+        (["--name", "mine", "--alpha", "nan"], "nan is not between 0 and 2"),
+        (["--name", "mine", "--rate", "0"], "0 is not between 0 and 1"),
         (["--name", "mine", "--report"], "no fine-tuned model 'mine'"),
     ):
         result = run("finetune", *words)

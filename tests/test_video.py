@@ -2,6 +2,7 @@
 
 import struct
 
+import cv2
 import numpy as np
 import pytest
 from conftest import number_of, numbered, video
@@ -31,6 +32,21 @@ def test_a_jump_gives_the_frame_and_time_of_sequential_reading(long_video, indic
         frames = list(film.at(indices))
     assert [number_of(f.image) for f in frames] == [f.index for f in frames] == indices
     np.testing.assert_allclose([f.seconds for f in frames], np.array(indices) / 25, atol=0.002)
+
+
+def test_time_goes_on_where_recordings_were_joined_as_they_are(tmp_path):
+    """As `cat a.ts b.ts` does: the file's own clock starts anew in the middle."""
+    part = tmp_path / "part.ts"
+    writer = cv2.VideoWriter(str(part), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"mp4v"), 25, (96, 64))
+    for _ in range(20):
+        writer.write(np.zeros((64, 96, 3), np.uint8))
+    writer.release()
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(part.read_bytes() * 2)
+    with Video(joined) as film:
+        seconds = [frame.seconds for frame in film.frames()]
+    assert len(seconds) == 40 and seconds == sorted(seconds)
+    assert seconds[-1] == pytest.approx(39 / 25, abs=0.05)
 
 
 def test_every_nth_frame(long_video):

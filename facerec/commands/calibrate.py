@@ -17,13 +17,6 @@ facerec calibrate --gallery embeddings/gallery.npz --fmr 0.0001 --strangers lfw/
 facerec calibrate --classifier classifiers/svm.npz --fpir 0.05 --strangers lfw/"""
 
 
-def rate(text: str) -> float:
-    """An option's rate, between 0 and 1."""
-    if not 0 < (value := float(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     source = parser.add_mutually_exclusive_group()
@@ -39,9 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="photos of people who are not enrolled (default: the samples, enough for --fpir 0.05)",
     )
     parser.add_argument(
-        "--fmr", type=rate, default=1e-3, help="pairs of different people taken for one (default: %(default)s)"
+        "--fmr", type=common.rate, default=1e-3, help="pairs of different people taken for one (default: %(default)s)"
     )
-    parser.add_argument("--fpir", type=rate, default=1e-2, help="strangers who get a name (default: %(default)s)")
+    parser.add_argument(
+        "--fpir", type=common.rate, default=1e-2, help="strangers who get a name (default: %(default)s)"
+    )
     common.add_detector_arguments(parser, faces=None, choose=False)
     parser.add_argument("--embedder", choices=EMBEDDERS, default=EMBEDDERS[0], help="engine (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print what was measured as JSON")

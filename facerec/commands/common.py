@@ -51,6 +51,13 @@ def distance(text: str) -> float:
     return value
 
 
+def rate(text: str) -> float:
+    """An option's rate, between 0 and 1."""
+    if not 0 < (value := float(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
 def folder(text: str) -> Path:
     """An option's folder or file, on disk or, by its URL, in a store."""
     try:

@@ -30,11 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--layers", default="head", help="head, a number of blocks, or all (default: %(default)s)")
     parser.add_argument("--mining", choices=MINING, default=MINING[0], help="default: %(default)s")
-    parser.add_argument("--alpha", type=float, default=0.2, help="margin of the loss (default: %(default)s)")
+    parser.add_argument("--alpha", type=common.distance, default=0.2, help="margin of the loss (default: %(default)s)")
     several = common.whole(2)  # a triplet takes two photos of one person and one of another
     parser.add_argument("--people", type=several, metavar="P", help="of a batch (default: 32; blocks: 16)")
     parser.add_argument("--photos", type=several, default=4, metavar="K", help="of each (default: %(default)s)")
-    parser.add_argument("--rate", type=float, help="of learning (default: 0.001; blocks: 0.0001)")
+    parser.add_argument("--rate", type=common.rate, help="of learning (default: 0.001; blocks: 0.0001)")
     parser.add_argument("--epochs", type=common.positive, help="at most (default: 60; blocks: 20)")
     parser.add_argument(
         "--patience", type=common.positive, default=10, help="epochs without gain (default: %(default)s)"
