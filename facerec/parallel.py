@@ -314,6 +314,8 @@ def _dask(address: str) -> Iterator[_Place]:
 
 @contextlib.contextmanager
 def _ray(address: str) -> Iterator[_Place]:
+    # Else Ray's threads, where one outlives the connection, start a cluster on this machine and go on there.
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
     import ray
     from joblib import parallel_config, register_parallel_backend
     from ray.util.joblib.ray_backend import RayBackend
@@ -333,7 +335,10 @@ def _ray(address: str) -> Iterator[_Place]:
         except ConnectionError as error:
             ray.shutdown()
             if not left:
-                raise UsageError(f"no Ray cluster answers at {address} ({error})", _START["ray"]) from None
+                raise UsageError(
+                    f"no Ray cluster answers at {address} ({error})",
+                    f"{_START['ray']}; where it asks for a token, set RAY_AUTH_MODE=token",
+                ) from None
             log.warning("the Ray cluster at %s started no server for us: trying again", address)
     try:
         register_parallel_backend("facerec-ray", Backend)
