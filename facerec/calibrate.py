@@ -26,8 +26,10 @@ class Calibration:
         impostor: (i,) distances of photos of different people.
         fnmr: share of the genuine comparisons beyond the threshold; None where everybody has one photo.
         searches: of strangers against the gallery.
-        fpir: share of them that get a name, with threshold and margin; interval by identity bootstrap.
-        fpir_interval: its 95 % interval.
+        strangers: people among them.
+        fpir: share of the searches that get a name, with the threshold and the margin that they chose: of other
+            strangers it may be larger.
+        fpir_interval: its 95 % interval by identity bootstrap.
     """
 
     gate: Gate
@@ -36,6 +38,7 @@ class Calibration:
     impostor: npt.NDArray[np.floating]
     fnmr: float | None
     searches: int
+    strangers: int
     fpir: float
     fpir_interval: tuple[float, float]
 
@@ -121,6 +124,7 @@ def calibrate(
         impostor,
         fnmr,
         len(strangers),
+        total - n,
         named,
         named_interval,
     )

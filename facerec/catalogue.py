@@ -252,12 +252,14 @@ def gate_at(model: str, fpir: float) -> Gate | None:
     return replace(default, margin=margin, source=f"{default.source}, FPIR {fpir:g} with 105 people")
 
 
-def false_match_rate(model: str, distance: float) -> float | None:
+def false_match_rate(model: str, distance: float) -> tuple[str, float] | None:
     """Share of pairs of different people that are no further apart; None where it was not measured for the model.
 
-    Between the measured rates it is interpolated in their logarithm; beyond them it is the last one.
+    Between the measured rates, "about" a share, interpolated in their logarithm; beyond them "fewer than" the first or
+    "more than" the last.
     """
     if model not in CATALOGUE or not CATALOGUE[model].false_matches:
         return None
     rates, distances = np.array(CATALOGUE[model].false_matches).T
-    return float(np.exp(np.interp(distance, distances, np.log(rates))))
+    about = "fewer than" if distance < distances[0] else "more than" if distance > distances[-1] else "about"
+    return about, float(np.exp(np.interp(distance, distances, np.log(rates))))

@@ -212,6 +212,12 @@ def wilson(successes: float, trials: int) -> tuple[float, float]:
     return float(max(centre - half, 0.0)), float(min(centre + half, 1.0))
 
 
+def widened(interval: tuple[float, float], share: float, trials: int) -> tuple[float, float]:
+    """A bootstrap's interval, no narrower than `wilson`'s: drawing again from trials without an error finds none."""
+    low, high = wilson(share * trials, trials)
+    return min(interval[0], low), max(interval[1], high)
+
+
 def mcnemar(first: Bools, second: Bools) -> float:
     """Exact two-sided p-value that two classifiers err equally often on the same trials.
 
@@ -230,7 +236,7 @@ def share_by_person(hit: Bools, who: npt.NDArray[Any], rng: np.random.Generator)
     """Share of trials that hit, and its 95 % interval by drawing people, not trials, with replacement.
 
     Bolle, Ratha & Pankanti, "Error analysis of pattern recognition systems: the subsets bootstrap", CVIU 2004:
-    trials of one person go together.
+    trials of one person go together. Where fewer than three people hit or miss, `widened` with people as trials.
 
     Args:
         hit: (n,).
@@ -241,7 +247,9 @@ def share_by_person(hit: Bools, who: npt.NDArray[Any], rng: np.random.Generator)
     hits, trials = np.bincount(owner, hit), np.bincount(owner)
     times = rng.multinomial(len(trials), np.full(len(trials), 1 / len(trials)), size=BOOTSTRAPS)
     low, high = np.quantile((times @ hits) / (times @ trials), (0.025, 0.975))
-    return float(hit.mean()), (float(low), float(high))
+    share, interval = float(hit.mean()), (float(low), float(high))
+    few = min((hits > 0).sum(), (hits < trials).sum()) < 3
+    return share, widened(interval, share, len(trials)) if few else interval
 
 
 def _weights(first: npt.NDArray[np.integer], second: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
@@ -298,7 +306,9 @@ def fmr_by_people(
 
 
 def margin_at_fpir(lead: Distances, who: npt.NDArray[Any], fpir: float, rng: np.random.Generator) -> float:
-    """The smallest margin at which at most `fpir` of strangers' searches are let through, 97.5 % sure.
+    """The smallest margin at which at most `fpir` of strangers' searches are let through in 97.5 % of the resamples.
+
+    Of people other than these a larger share may pass: of few, resamples look like one another.
 
     Args:
         lead: (n,) by how much the candidate is closer than everybody else; minus infinity where the search

@@ -11,33 +11,46 @@ import numpy.typing as npt
 from matplotlib.figure import Figure  # without pyplot: no window, nothing shared between threads, half the import
 
 MAX_PEOPLE = 60  # beyond, a cell of the matrix is too small to read
+OTHERS = "(others)"  # people without a column of their own
 
 Curve = tuple[Sequence[float] | npt.NDArray[np.floating], Sequence[float] | npt.NDArray[np.floating]]
 
 
+def confusions(truth: Sequence[str], answers: Sequence[str]) -> tuple[list[str], list[str], npt.NDArray[np.intp]]:
+    """How often each person was taken for whom.
+
+    Where there are more than `MAX_PEOPLE`, the rows are those with the most mistakes; other people share a column.
+
+    Returns:
+        People; answers, these people first; counts, a row a person.
+    """
+    mistakes = dict.fromkeys(truth, 0)
+    for t, a in zip(truth, answers, strict=True):
+        mistakes[t] += t != a
+    people = sorted(sorted(sorted(mistakes), key=lambda name: -mistakes[name])[:MAX_PEOPLE])
+    shown = {*people, *(set(answers) - set(truth))}
+    cells = [(t, a if a in shown else OTHERS) for t, a in zip(truth, answers, strict=True) if t in shown]
+    columns = [*people, *sorted({a for _, a in cells} - set(people))]
+    counts = np.zeros((len(people), len(columns)), np.intp)
+    for t, a in cells:
+        counts[people.index(t), columns.index(a)] += 1
+    return people, columns, counts
+
+
 def confusion_matrix(truth: Sequence[str], answers: Sequence[str], title: str) -> bytes:
-    """A confusion matrix; of the people with the most mistakes where there are too many."""
-    labels = sorted(set(truth) | set(answers))
-    if len(labels) > MAX_PEOPLE:
-        mistakes = {name: 0 for name in labels}
-        for t, a in zip(truth, answers, strict=True):
-            mistakes[t] += t != a
-        labels = sorted(sorted(labels, key=lambda name: -mistakes[name])[:MAX_PEOPLE])
+    """A confusion matrix; where there are too many people, of those with the most mistakes."""
+    people, columns, counts = confusions(truth, answers)
+    if len(people) < len(set(truth)):
         title += f"\n(the {MAX_PEOPLE} people with the most mistakes)"
-    side = min(3.0 + 0.45 * len(labels), 24)
+    side = min(3.0 + 0.45 * len(columns), 24)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
-    place = {name: i for i, name in enumerate(labels)}
-    counts = np.zeros((len(labels), len(labels)), int)
-    for t, a in zip(truth, answers, strict=True):
-        if t in place and a in place:
-            counts[place[t], place[a]] += 1
     axes.imshow(counts, cmap="Blues")
     for row, column in zip(*np.nonzero(counts), strict=True):
         dark = counts[row, column] > counts.max() / 2
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", color="white" if dark else "black")
-    axes.set_xticks(range(len(labels)), labels, rotation="vertical", parse_math=False)  # a name may hold a $
-    axes.set_yticks(range(len(labels)), labels, parse_math=False)
+    axes.set_xticks(range(len(columns)), columns, rotation="vertical", parse_math=False)  # a name may hold a $
+    axes.set_yticks(range(len(people)), people, parse_math=False)
     axes.set_title(title, fontsize=10, parse_math=False)
     axes.set_xlabel("answer")
     axes.set_ylabel("truth")

@@ -170,21 +170,26 @@ def evaluate_pairs(
         for far in FARS:
             resampled[far].append(sample.tar_at_far(far))
 
-    def interval(name: Any) -> tuple[float, float]:
-        low, high = np.quantile(resampled[name], (0.025, 0.975))
-        return float(low), float(high)
+    present = len(np.unique(who[np.concatenate([first, second])]))
+
+    def interval(name: Any, value: float) -> tuple[float, float]:
+        low, high = (float(v) for v in np.quantile(resampled[name], (0.025, 0.975)))
+        return metrics.widened((low, high), value, present) if value in (0, 1) else (low, high)
 
     impostors = int((~same).sum())
     return PairsResult(
         float(accuracies.mean()),
         float(accuracies.std(ddof=1) / np.sqrt(len(accuracies))),
         float(without.mean()) if kept.any() else 0.0,
-        interval("accuracy"),
+        interval("accuracy", float(right.mean())),
         rates.auc,
-        interval("auc"),
+        interval("auc", rates.auc),
         rates.eer,
-        interval("eer"),
-        {far: (rates.tar_at_far(far), interval(far)) if metrics.enough_for(far, impostors) else None for far in FARS},
+        interval("eer", rates.eer),
+        {
+            far: (tar := rates.tar_at_far(far), interval(far, tar)) if metrics.enough_for(far, impostors) else None
+            for far in FARS
+        },
         [p for p, bad in zip(pairs, failed, strict=True) if bad],
         rates,
         dist,
@@ -360,7 +365,7 @@ class OpenSetResult:
         curves: "KIND, GATE" → (FPIR, FNIR) of the first draw, for the DET plot.
         failures: photos without a face; they are in the denominators.
         draws: of people.
-        gate: chosen on all people, for the searches of a gallery like this one.
+        gate: chosen on all people, for the searches of a gallery like this one; None where they cannot carry its rates.
         promised_gallery: enrolled people in the searches of `promises`.
         promises: what → rates where gate and searches share no person; empty with fewer than eight people.
     """
@@ -374,7 +379,7 @@ class OpenSetResult:
     curves: dict[str, tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]] = field(repr=False)
     failures: list[str]
     draws: int
-    gate: Gate
+    gate: Gate | None
     promised_gallery: int
     promises: dict[str, Promise]
 
@@ -393,7 +398,7 @@ class OpenSetResult:
                 name: {"fnir_at_fpir": text(rates), "intervals": text(self.intervals[name])}
                 for name, rates in self.fnir_at_fpir.items()
             },
-            "gate": self.gate.to_json(),
+            "gate": self.gate and self.gate.to_json(),
             "promised": {"gallery": self.promised_gallery, **{k: vars(p) for k, p in self.promises.items()}},
             "failures": self.failures,
         }
@@ -438,6 +443,9 @@ def _search(
     rows = np.concatenate([mated, *(groups[p] for p in people if p not in enrolled)])
     found = np.flatnonzero(~photos.missing[rows])
     vectors, labels = photos.vectors[gallery], photos.people[gallery]
+    if len(np.unique(labels)) < 2:  # the others' photos have no face: nobody to choose between
+        nothing = np.full(len(rows), np.inf), np.full(len(rows), -np.inf), np.zeros(len(mated), bool)
+        return _Searches(rows, len(mated), *(dict.fromkeys(kinds, values) for values in nothing))
     by_person = PerPerson(vectors, labels)
     apart = by_person.distances(photos.vectors[rows[found]])
     distance, lead, correct = {}, {}, {}
@@ -502,7 +510,8 @@ def evaluate_open_set(
 ) -> OpenSetResult:
     """Some people are enrolled with some photos each and searched with the rest; the others are strangers.
 
-    A person whose photos to enrol all lack a face is not enrolled, and each search for them fails.
+    A person whose photos to enrol all lack a face is not enrolled, and each search for them fails; so does every
+    search where this leaves fewer than two people.
 
     Args:
         photos: of all people.
@@ -519,8 +528,12 @@ def evaluate_open_set(
     if len(able) < 4:
         raise DataError(f"open-set search needs four people with more than {photos_each} photos", "add photos")
     most = len(able) // 2
-    if size is not None and not 1 <= size <= most:
-        raise DataError(f"of these people 1 to {most} can be enrolled, not {size}", "change --gallery-size")
+    if size is not None and not 2 <= size <= most:
+        raise DataError(f"of these people 2 to {most} can be enrolled, not {size}", "change --gallery-size")
+    _, with_face = np.unique(photos.people[~photos.missing], return_counts=True)
+    if len(with_face) < 2:
+        raise DataError("open-set search needs faces of two people", "look at the photos without a face")
+    apart = (int(with_face.sum()) ** 2 - int((with_face**2).sum())) // 2  # pairs of different people
     held_out = min(size or most, most // 2)
     gate = choose_gate(photos, everyone, photos_each, size, seed=seed)
     seeds = np.random.default_rng(seed).integers(2**32, size=draws)
@@ -574,7 +587,7 @@ def evaluate_open_set(
         curves,
         photos.names[photos.missing].tolist(),
         draws,
-        gate,
+        gate if metrics.enough_for(FMR, apart) and metrics.enough_for(FPIR, int(with_face.sum())) else None,
         held_out,
         _promises(photos, [pair for _, pair in results if pair], seed),
     )

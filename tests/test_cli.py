@@ -8,14 +8,17 @@ import shlex
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import COLOURS, STRANGER, photo, photos, save, tree, video
 
 from facerec import __version__
+from facerec.artifacts import load_embeddings, save_embeddings
 from facerec.cli import COMMANDS
 from facerec.errors import FacerecError, InputError, UsageError
+from facerec.types import Failure
 
 ROOT = Path(__file__).parents[1]
 ERROR = re.compile(r"^facerec: error: .+ — .+$", re.M)
@@ -265,6 +268,11 @@ def test_predict_on_the_test_set_tells_the_truth(project, run):
     one, again = (run("predict", "--sample", "--seed", "3").out for _ in range(2))
     assert one == again and one.startswith("right: ") and "1 of 1 right" in one
     assert "0 of 6 right" in run("predict", "--batch", "6", "--threshold", "0").out
+    embeddings = Path("embeddings/faces.npz")
+    failures = (Failure("raw_images/ana/wall.png", "no face", "ana", "test"),)
+    save_embeddings(Path("lossy.npz"), replace(load_embeddings(embeddings), failures=failures))
+    lossy = run("predict", "--batch", "99", "--embeddings", "lossy.npz").out
+    assert "WRONG: no face (truth ana), raw_images/ana/wall.png" in lossy and "6 of 7 right = 0.857" in lossy
     assert (
         run("predict", "--batch", "6", "--output", "named").code == 0
         and (project / "named" / "test_faces.png").exists()

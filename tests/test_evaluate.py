@@ -1,6 +1,8 @@
 """Error rates: against hand-computed examples, scikit-learn and scipy; failures stay in the denominators."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ from scipy import stats
 from sklearn.metrics import det_curve, roc_auc_score, roc_curve
 from sklearn.metrics.cluster import contingency_matrix
 
-from facerec import metrics, protocols
+from facerec import metrics, plots, protocols
+from facerec.artifacts import load_embeddings, save_embeddings
 from facerec.classify import KINDS
 from facerec.errors import DataError
 from facerec.metrics import Pair
@@ -288,8 +291,27 @@ def test_the_promised_rates_are_kept_on_other_people_and_without_a_gate_everybod
     assert result.promised_gallery == 30 and result.to_json()["promised"]["gallery"] == 30
     assert 0 < result.gate.threshold < 2 and result.gate.fmr == protocols.FMR
     assert protocols.evaluate_open_set(photos(6, 3), draws=2).promises == {}
-    with pytest.raises(DataError, match="1 to 3"):
-        protocols.evaluate_open_set(photos(6, 3), size=4)
+    for size in (1, 4):
+        with pytest.raises(DataError, match="2 to 3"):
+            protocols.evaluate_open_set(photos(6, 3), size=size)
+
+
+def test_an_open_set_where_hardly_anybody_can_be_enrolled_fails_every_search_and_states_no_gate():
+    result = protocols.evaluate_open_set(photos(4, 2, missing=(0, 1, 2, 3)), draws=5)
+    assert result.gate is None and result.to_json()["gate"] is None and len(result.failures) == 4
+    with pytest.raises(DataError, match="faces of two people"):
+        protocols.evaluate_open_set(photos(4, 2, missing=(0, 1, 2, 3, 4, 5)))
+
+
+def test_no_error_among_few_people_is_no_promise_of_none():
+    assert metrics.share_by_person(np.zeros(300, bool), np.repeat(np.arange(30), 10), np.random.default_rng(0)) == (
+        0.0,
+        (0.0, pytest.approx(metrics.wilson(0, 30)[1])),
+    )
+    few = photos(8, 4)
+    result = protocols.evaluate_pairs(few, protocols.make_pairs(few))
+    assert result.accuracy == result.auc == 1 and result.eer == 0
+    assert result.interval[0] < 0.8 and result.auc_interval[0] < 0.8 and result.eer_interval[1] > 0.2
 
 
 @pytest.mark.parametrize("protocol", ["evaluate_identify", "evaluate_open_set"])
@@ -297,6 +319,19 @@ def test_too_few_people_are_refused_with_what_to_do(protocol):
     arguments = (0.0,) if protocol == "evaluate_identify" else ()
     with pytest.raises(DataError, match="add"):
         getattr(protocols, protocol)(photos(1, 2), *arguments)
+
+
+def test_a_confusion_matrix_of_many_people_shows_what_they_were_taken_for():
+    truth = [f"p{i:02d}" for i in range(70)] * 2
+    answers = truth[:70] + ["unknown"] * 8 + ["p00"] * 2 + truth[80:]
+    answers[69] = "p00"
+    people, columns, counts = plots.confusions(truth, answers)
+    assert len(people) == 60 and columns[-1] == "unknown" and columns[:60] == people and "p69" in people
+    assert counts[:, -1].sum() == 8 and counts.sum() == 120 and counts[people.index("p69"), 0] == 1
+    moved = ["p60" if a == "unknown" else a for a in answers]
+    _, columns, counts = plots.confusions(truth, moved)
+    assert columns[-1] == plots.OTHERS and counts[:, -1].sum() == 8
+    assert plots.confusions(["a", "b"], ["b", "no face"])[1] == ["a", "b", "no face"]
 
 
 # --- the command ---------------------------------------------------------------------------------
@@ -349,3 +384,22 @@ def test_a_classifier_is_evaluated_with_its_worst_mistakes(tmp_path, monkeypatch
     assert result["photos"] == 25 and result["unknown"] > 3 and result["wrong"] == 0
     assert result["accuracy"] == pytest.approx(1 - result["unknown"] / 25)
     assert "worst mistakes" in (tmp_path / "evaluation" / "classifier.html").read_text()
+
+    # of the photos that it was trained on, and of strangers, nothing is to be learned about it
+    faces = load_embeddings(Path("embeddings/faces.npz"))
+    splits = faces.splits.copy()
+    mixed = np.flatnonzero(faces.splits == "train")[:4]
+    splits[mixed] = "test"
+    labels = faces.labels.copy()
+    labels[np.flatnonzero(faces.splits == "test")[:3]] = "a stranger"
+    save_embeddings(Path("embeddings/mixed.npz"), replace(faces, splits=splits, labels=labels))
+    assert main(["evaluate", "classifier", "--embeddings", "embeddings/mixed.npz", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["photos"] == 22 and result["trained_on"] == 4
+    text = (tmp_path / "evaluation" / "classifier.html").read_text()
+    assert "4 more photos are left out: the classifier was trained on them" in text
+    assert "3 more photos are left out: it does not know their people" in text
+    trained = faces.splits == "train"
+    save_embeddings(Path("seen.npz"), replace(faces[trained], splits=splits[trained]))
+    assert main(["evaluate", "classifier", "--embeddings", "seen.npz"]) == 1
+    assert "was trained on all 4 test photos" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from conftest import photos, vectors
 from facerec import catalogue, weights
 from facerec.artifacts import load_embeddings, save_embeddings, write_npz
 from facerec.errors import UsageError
-from facerec.stages.finetune import Comparison, compare, of_side, sides, with_two
+from facerec.stages.finetune import Comparison, compare, for_training, of_side, sides
 from facerec.types import TrainingSettings
 
 training = pytest.importorskip("facerec.training")
@@ -207,9 +207,11 @@ def test_people_are_on_one_side_each_whatever_order_they_come_in():
     assert [list(first.values()).count(s) for s in ("learn", "validate", "test")] == [40, 10, 20]
 
 
-def test_those_with_one_photo_are_left_out():
+def test_those_with_one_photo_are_left_out_and_the_photos_that_train_tests_on():
     rows = vectors({"ana": 3, "ben": 1, "cleo": 2})
-    assert with_two(rows).people == ["ana", "cleo"] and len(of_side(rows, 0)) == 6
+    assert for_training(rows).people == ["ana", "cleo"] and len(of_side(rows, 0)) == 6
+    rows.splits[[0, -1]] = "test"
+    assert for_training(rows).people == ["ana"] and len(for_training(rows)) == 2
 
 
 def test_better_is_said_only_beyond_the_interval():
@@ -227,7 +229,7 @@ def test_too_few_people_and_names_that_are_none_are_refused(in_tmp, run, facerec
     photos(Path("raw_images"), {"ana": 2})
     save_embeddings(Path("embeddings/faces.npz"), vectors({"ana": 3, "ben": 3}, dim=128))
     for words, message in (
-        (["--name", "mine"], "2 people have two photos"),
+        (["--name", "mine"], "2 people have two training photos"),
         (["--name", "facenet-128"], "a model 'facenet-128' already"),
         (["--name", "../x"], "cannot be a model's name"),
         (["--name", "mine", "--layers", "some"], "none of head, all"),

@@ -111,9 +111,10 @@ def test_a_gallery_is_calibrated_and_the_gate_used_everywhere(tmp_path, monkeypa
 
 def test_the_false_match_rate_of_a_distance():
     at = catalogue.false_match_rate
-    assert at("facenet-128", catalogue.gate("facenet-128").threshold) == pytest.approx(1e-3, rel=0.01)
-    rates = [at("facenet-128", d) for d in np.linspace(0, 2, 41)]
-    assert rates == sorted(rates) and rates[0] == pytest.approx(1e-5) and rates[-1] == pytest.approx(0.1)
+    assert at("facenet-128", catalogue.gate("facenet-128").threshold) == ("about", pytest.approx(1e-3, rel=0.01))
+    words, rates = zip(*(at("facenet-128", d) for d in np.linspace(0, 2, 41)), strict=True)
+    assert list(rates) == sorted(rates) and rates[0] == pytest.approx(1e-5) and rates[-1] == pytest.approx(0.1)
+    assert words[0] == "fewer than" and words[20] == "about" and words[-1] == "more than"
     assert at("other", 1.0) is None
 
 
@@ -127,6 +128,7 @@ def test_two_photos_are_compared(tmp_path, monkeypatch, run, samples):
     same, other = json.loads(same.out), json.loads(other.out)
     assert same["same"] and not other["same"] and same["distance"] < same["threshold"] < other["distance"]
     assert same["fmr"] == 1e-3 and same["fmr_at_distance"] < 1e-3 < other["fmr_at_distance"]
+    assert same["fmr_is"] == "about" and other["fmr_at_distance_is"] == "more than"
     assert "the same person: distance" in run("verify", a, b).out
     assert run("verify", a, c).code == 0
     strict = json.loads(run("verify", a, b, "--threshold", same["distance"] - 0.05, "--json").out)

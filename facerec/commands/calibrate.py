@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--strangers",
         type=Path,
         metavar="FOLDER",
-        help="photos of people who are not enrolled (default: the samples, enough for --fpir 0.05)",
+        help="photos of people who are not enrolled (default: the samples)",
     )
     parser.add_argument(
         "--fmr", type=common.rate, default=1e-3, help="pairs of different people taken for one (default: %(default)s)"
@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> Exit:
     from facerec import runtime, weights
     from facerec.classify import Classifier
     from facerec.embedders import load_embedder
+    from facerec.metrics import enough_for
     from facerec.stages.calibrate import calibrate_file, opened
 
     path = args.gallery or args.classifier or common.newest_names()
@@ -72,7 +73,12 @@ def run(args: argparse.Namespace) -> Exit:
     assert gate.fmr_interval
     if args.json:
         body = {"file": str(path), "gate": gate.to_json(), "comparisons": result.comparisons, "fnmr": result.fnmr}
-        body |= {"searches": result.searches, "fpir": result.fpir, "fpir_interval": result.fpir_interval}
+        body |= {
+            "searches": result.searches,
+            "strangers": result.strangers,
+            "fpir": result.fpir,
+            "fpir_interval": result.fpir_interval,
+        }
         common.print_json(body | {"plot": str(plot), "left_out": len(failed)})
         return Exit.OK
     low, high = gate.fmr_interval
@@ -80,7 +86,10 @@ def run(args: argparse.Namespace) -> Exit:
     print(f"  from {gate.source}")
     print(f"  false-match rate {gate.fmr:g} (95 %: {low:.2g} – {high:.2g}) over {result.comparisons:,} comparisons")
     low, high = result.fpir_interval
-    print(f"  of {result.searches} strangers' photos {result.fpir:.2%} get a name (95 %: {low:.2%} – {high:.2%})")
+    print(f"  of {result.searches} strangers' photos {result.fpir:.2%} get a name (95 %: {low:.2%} – {high:.2%}),")
+    print(f"  of the {result.strangers} people that chose the margin; of others more may")
+    if not enough_for(args.fpir, result.strangers):
+        print(f"facerec: for a rate of {args.fpir:g} {3 / args.fpir:,.0f} strangers would be enough", file=sys.stderr)
     if result.fnmr is not None:
         print(f"  of {len(result.genuine):,} pairs of one person's photos {result.fnmr:.2%} lie beyond the threshold")
     print(f"  {plot}")

@@ -184,13 +184,16 @@ def _predict_test_set(args: argparse.Namespace) -> Exit:
 
     embeddings = load_embeddings(args.embeddings)
     test = np.flatnonzero(embeddings.splits == "test")
+    lost = [f for f in embeddings.failures if f.split == "test"]
     if len(test) == 0:
         raise DataError(
             f"{args.embeddings} holds no test faces",
             "run `facerec detect --test-size 0.3` and `facerec embed`",
         )
-    drawn = random.Random(args.seed).sample(test.tolist(), min(args.batch or 1, len(test)))
-    rows = embeddings[np.array(drawn)]
+    total = len(test) + len(lost)
+    drawn = random.Random(args.seed).sample([*test.tolist(), *range(-len(lost), 0)], min(args.batch or 1, total))
+    lost = [lost[i] for i in drawn if i < 0]  # no face: an error
+    rows = embeddings[np.array([i for i in drawn if i >= 0], np.intp)]
     classifier = common.load_names(args)
     classifier.photos.require_space(rows.space, "the classifier")
     decisions = classifier.decide(rows.vectors)
@@ -203,8 +206,13 @@ def _predict_test_set(args: argparse.Namespace) -> Exit:
         else:
             verdict, answer = "right" if ok else "WRONG", decision.name or "unknown"
             print(f"{verdict}: {answer} (truth {label}), distance {decision.distance:.2f}, {source}")
+    for failure in lost:
+        if args.json:
+            common.print_json({"image": failure.source, "truth": failure.label, "name": None, "right": False})
+        else:
+            print(f"WRONG: no face (truth {failure.label}), {failure.source}")
     print(
-        f"{sum(right)} of {len(right)} right = {sum(right) / len(right):.3f}",
+        f"{sum(right)} of {len(drawn)} right = {sum(right) / len(drawn):.3f}",
         file=sys.stderr if args.json else sys.stdout,
     )
     if args.output:

@@ -74,21 +74,27 @@ def run(args: argparse.Namespace) -> Exit:
     apart = float(distance(first.vectors[0], second.vectors[0]))
     same = apart <= threshold
     calibrated = gate is not None and gate.fmr is not None and threshold == gate.threshold
-    fmr = gate.fmr if gate and calibrated else catalogue.false_match_rate(args.model, threshold)
+    rate = (
+        ("about", gate.fmr) if gate and gate.fmr and calibrated else catalogue.false_match_rate(args.model, threshold)
+    )
     here = catalogue.false_match_rate(args.model, apart)
     if args.json:
         faces_json = [f.faces[0].to_json() for f in found]
-        body = {"same": same, "distance": round(apart, 4), "threshold": threshold, "fmr": fmr}
-        common.print_json(
-            body | {"fmr_at_distance": here and float(f"{here:.3g}"), "space": str(embedder.space), "faces": faces_json}
-        )
+        body = {"same": same, "distance": round(apart, 4), "threshold": threshold}
+        for name, at in (("fmr", rate), ("fmr_at_distance", here)):
+            body[name], body[f"{name}_is"] = (float(f"{at[1]:.3g}"), at[0]) if at else (None, None)
+        common.print_json(body | {"space": str(embedder.space), "faces": faces_json})
     else:
-        rate = "" if fmr is None else f" (one false match in {1 / fmr:,.0f} pairs of different people)"
         verdict = "the same person" if same else "different people"
-        print(f"{verdict}: distance {apart:.2f}, threshold {threshold:.2f}{rate}")
-        if same and here is not None:
-            rates = [rate for rate, _ in catalogue.entry(args.model).false_matches]
-            about = "fewer than" if here <= rates[0] else "more than" if here >= rates[-1] else "about"
-            share = f"{about} one in {1 / here:,.0f}"
-            print(f"  of pairs of different people, {share} is as close as this, among those it was measured on")
+        accepted = f" ({_one_in(rate)} pairs of different people is accepted)" if rate else ""
+        print(f"{verdict}: distance {apart:.2f}, threshold {threshold:.2f}{accepted}")
+        if same and here:
+            print(
+                f"  of pairs of different people, {_one_in(here)} is as close as this, among those it was measured on"
+            )
     return Exit.ERROR if args.exit_code and not same else Exit.OK
+
+
+def _one_in(rate: tuple[str, float]) -> str:
+    """As "about one in 1,000", to two digits."""
+    return f"{rate[0]} one in {float(f'{1 / rate[1]:.2g}'):,.0f}"

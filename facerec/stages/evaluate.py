@@ -147,7 +147,8 @@ def pairs(photos: Photos, settings: dict[str, Any], output: Path, listed: Path |
         f"Same person or not, on {origin}: {int(same.sum())} genuine, {int((~same).sum())} impostor.",
         "Each fold is judged at the threshold that is best on the others; ± is the standard error of the mean.",
         "Intervals: 95 %, people drawn again with replacement.",
-        f"{len(result.failures)} pairs have a photo without a face; they count as errors.",
+        f"{len(result.failures)} pairs have a photo without a face: errors in the accuracy; in the other rates they "
+        "match nobody.",
     ]
     summary += [f"no face: {p.first} or {p.second}" for p in result.failures[:20]]
     floor = 0.5 / (~same).sum()  # stands for none at all, which a logarithmic axis cannot show
@@ -226,7 +227,8 @@ def identify(photos: Photos, settings: dict[str, Any], seconds: float, seed: int
         "identify",
         "Closed-set identification",
         [
-            f"N people, one photo enrolled and another searched; mean of {result.draws} draws ± standard error.",
+            f"N people, one photo enrolled and another searched; mean of {result.draws} draws ± its standard error: "
+            "how much depends on which photos are drawn, not what other people would give.",
             f"Seconds a sample: detection and embedding {seconds:.4f} (mean of {TIMED} photos) and the search.",
             f"{len(result.failures)} photos have no face; a search that needs one fails.",
         ],
@@ -273,7 +275,8 @@ def open_set(photos: Photos, settings: dict[str, Any], photos_each: int, size: i
             "First table: the cut is taken on the same searches (NIST FRTE 1:N); in brackets the middle 95 % of the "
             "draws. Second table: gate and searches share no person; in brackets 95 %, people drawn again.",
             f"The gate chosen on everybody, for one false match in {1 / protocols.FMR:g} pairs and one named stranger "
-            f"in {1 / protocols.FPIR:g} at most: threshold {gate.threshold:.3f}, margin {gate.margin:.3f}.",
+            f"in {1 / protocols.FPIR:g}: "
+            + (f"threshold {gate.threshold:.3f}, margin {gate.margin:.3f}." if gate else "not enough data."),
             f"{len(result.failures)} photos have no face; they stay in the denominators, enrolled or searched.",
         ],
         result.to_json(),
@@ -281,7 +284,7 @@ def open_set(photos: Photos, settings: dict[str, Any], photos_each: int, size: i
         [
             ("False negatives at stated false positives", head, rows),
             (
-                f"Promised on one half of the people, kept on the other (gallery of {result.promised_gallery})",
+                f"Gate chosen on one half of the people, measured on the other (gallery of {result.promised_gallery})",
                 ["candidate by, gate", "FPIR", "FNIR"],
                 promises,
             ),
@@ -318,6 +321,24 @@ def classifier(path: Path, embeddings_path: Path, processed: Path) -> Report:
     lost = [f for f in embeddings.failures if f.split == "test"]
     if len(test) + len(lost) == 0:
         raise DataError(f"{embeddings_path} holds no test faces", "run `facerec detect` and `facerec embed` first")
+    seen = np.isin(test.digests, trained.photos.digests)
+    known = set(trained.people)
+    strange = np.array([label not in known for label in test.labels.tolist()], bool)
+    test, faces = test[~seen & ~strange], len(test)
+    lost, photos = [f for f in lost if f.label in known], faces + len(lost)
+    if len(test) + len(lost) == 0:
+        raise DataError(
+            f"{path} was trained on all {photos} test photos, or does not know their people",
+            "give the classifier that was trained on these embeddings",
+        )
+    left_out = [
+        f"{n} more photos are left out: {why}."
+        for n, why in (
+            (int(seen.sum()), "the classifier was trained on them"),
+            (photos - len(test) - len(lost) - int(seen.sum()), "it does not know their people"),
+        )
+        if n
+    ]
     decisions = trained.decide(test.vectors)
     truth = [*test.labels.tolist(), *(f.label for f in lost)]
     answers = [*(d.name or UNKNOWN for d in decisions), *([NO_FACE] * len(lost))]
@@ -349,11 +370,13 @@ def classifier(path: Path, embeddings_path: Path, processed: Path) -> Report:
             f"Accuracy {accuracy:.4f} (95 %, Wilson: {_range(interval)}): {right} right, {wrong} wrong, "
             f"{refused} refused a name, {missed} without a face.",
             "Only enrolled people are in this test; for strangers see facerec evaluate open-set.",
+            *left_out,
         ],
         {
             "accuracy": accuracy,
             "interval": interval,
             "photos": len(truth),
+            "trained_on": int(seen.sum()),
             "wrong": wrong,
             "unknown": refused,
             "no_face": missed,

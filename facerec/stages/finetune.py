@@ -94,8 +94,8 @@ def finetune(
 ) -> None:
     """Adapts the embedding to the people in `embeddings`; the result is a model in the catalogue.
 
-    Of the people with two photos or more some learn, some tell when to stop and what the threshold is, and some are
-    kept for `judge`.
+    Of the people with two training photos or more some learn, some tell when to stop and what the threshold is, and
+    some are kept for `judge`.
 
     Args:
         processed: the crops, as ``facerec detect`` wrote them.
@@ -110,18 +110,19 @@ def finetune(
 
     Raises:
         UsageError: a name that cannot be one, layers that are none, or embeddings to start from that are no base's.
-        DataError: too few people with two photos.
+        DataError: too few people with two training photos.
         ArtifactError: embeddings or crops are missing.
     """
     catalogue.require_new(name)
     count = None if layers in ("head", "all") else _number(layers)
-    rows = with_two(load_embeddings(embeddings))
+    rows = for_training(load_embeddings(embeddings))
     base, (people, owner) = rows.space.model, np.unique(rows.labels, return_inverse=True)
     if base not in NORMALISE or rows.space.flip:
         raise UsageError(f"{embeddings} holds vectors of {rows.space}", f"embed with one of {', '.join(NORMALISE)}")
     if len(people) < LEAST:
         raise DataError(
-            f"{len(people)} people have two photos or more", f"{LEAST} are needed: some learn, some judge, some test"
+            f"{len(people)} people have two training photos or more",
+            f"{LEAST} are needed: some learn, some judge, some test",
         )
     side = of_side(rows, settings.seed)
     crops = read_crops(processed, rows)
@@ -207,7 +208,7 @@ def judge(
     """
     about = catalogue.tuned(name)
     base = about["base"]
-    rows = with_two(load_embeddings(embeddings))
+    rows = for_training(load_embeddings(embeddings))
     if rows.space.model != base:
         raise ArtifactError(f"{embeddings} holds vectors of {rows.space}", f"run `facerec embed --model {base}`")
     if _digest(rows.people) != about["people"]:
@@ -244,8 +245,9 @@ def _number(layers: str) -> int:
     return int(layers)
 
 
-def with_two(rows: Embeddings) -> Embeddings:
-    """Those of people with two photos or more."""
+def for_training(rows: Embeddings) -> Embeddings:
+    """The photos that were not put aside for ``facerec train``'s test, of people with two of them or more."""
+    rows = rows[rows.splits != "test"]
     _, owner, counts = np.unique(rows.labels, return_inverse=True, return_counts=True)
     return rows[counts[owner] > 1]
 
