@@ -96,6 +96,7 @@ def test_a_gallery_is_calibrated_and_the_gate_used_everywhere(tmp_path, monkeypa
     assert answer.code == 0, answer.err
     body = json.loads(answer.out)
     assert body["gate"]["fmr"] == 0.05 and body["left_out"] >= 1 and "is in the gallery" in answer.err
+    assert body["strangers"] == len(people) - 3
     assert cv2.imread(body["plot"]) is not None
     threshold = body["gate"]["threshold"]
     assert load_embeddings(Path("embeddings/gallery.npz")).gate.threshold == threshold
