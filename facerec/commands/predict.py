@@ -226,6 +226,7 @@ def _predict_test_set(args: argparse.Namespace) -> Exit:
             )
             for source, label, decision, ok in zip(rows.sources, rows.labels, decisions, right, strict=True)
         ]
+        tiles += [(np.full((160, 160, 3), 255, np.uint8), f"no face ({failure.label})", RED) for failure in lost]
         path = args.output / "test_faces.png"
         write_image(path, contact_sheet(tiles, title="answer (truth)"))
         print(path, file=sys.stderr if args.json else sys.stdout)

@@ -322,17 +322,16 @@ def classifier(path: Path, embeddings_path: Path, processed: Path) -> Report:
     if len(test) + len(lost) == 0:
         raise DataError(f"{embeddings_path} holds no test faces", "run `facerec detect` and `facerec embed` first")
     seen = np.isin(test.digests, trained.photos.digests)
-    known = set(trained.people)
-    strange = np.array([label not in known for label in test.labels.tolist()], bool)
-    test, faces = test[~seen & ~strange], len(test)
-    lost, photos = [f for f in lost if f.label in known], faces + len(lost)
+    photos = len(test) + len(lost)
+    test = test[~seen & np.isin(test.labels, trained.people)]
+    lost = [f for f in lost if f.label in trained.people]
     if len(test) + len(lost) == 0:
         raise DataError(
             f"{path} was trained on all {photos} test photos, or does not know their people",
             "give the classifier that was trained on these embeddings",
         )
     left_out = [
-        f"{n} more photos are left out: {why}."
+        f"{n} more photo{' is' if n == 1 else 's are'} left out: {why}."
         for n, why in (
             (int(seen.sum()), "the classifier was trained on them"),
             (photos - len(test) - len(lost) - int(seen.sum()), "it does not know their people"),
