@@ -174,17 +174,18 @@ def commands(section: Section) -> None:
 
     closed = results["identify"]
     section.table(
-        f"`facerec evaluate identify`: one photo enrolled and one searched a person, {closed['draws']} draws",
+        f"`facerec evaluate identify`: one photo enrolled and one searched a person, {closed['draws']} draws; in "
+        "brackets 95 %, people drawn again",
         {
             "people": "{}",
-            **dict.fromkeys(KINDS, VALUE),
+            **dict.fromkeys(KINDS, VALUE + " (" + RANGE + ")"),
             "ms a photo, detection included": "{:.1f}",
             "published by the experiment it follows": "{:.3f}",
         },
         [
             [
                 kinds[0]["n"],
-                *((point["accuracy"], point["standard_error"]) for point in kinds),
+                *((point["accuracy"], point["standard_error"], *point["interval"]) for point in kinds),
                 max(point["seconds_per_sample"] for point in kinds) * 1000,
                 PUBLISHED.get(kinds[0]["n"]),
             ]

@@ -236,11 +236,20 @@ def make_pairs(photos: Photos, folds: int = 10, seed: int = 0) -> list[Pair]:
 
 @dataclass(frozen=True)
 class IdentifyPoint:
-    """One size of gallery: one photo enrolled and one searched a person, mean over the draws."""
+    """One size of gallery: one photo enrolled and one searched a person.
+
+    Attributes:
+        n: people.
+        accuracy: share found, mean over the draws.
+        standard_error: of that mean: how much depends on the photos and people drawn.
+        interval: 95 % by identity bootstrap, all draws' searches of one person together.
+        seconds_per_sample: detection and embedding included.
+    """
 
     n: int
     accuracy: float
     standard_error: float
+    interval: tuple[float, float]
     seconds_per_sample: float
 
 
@@ -278,6 +287,9 @@ def evaluate_identify(photos: Photos, seconds_a_photo: float, seed: int = 0, dra
     names = sorted(groups)
     if len(names) < 2:
         raise DataError("identification needs two people with two photos each", "add people and photos")
+    used = np.concatenate([groups[p] for p in names])
+    if photos.missing[used].all():
+        raise DataError("none of these photos shows a face", "look at the photos, or try a smaller --min-face")
     rng = np.random.default_rng(seed)
     sizes = [n for n in GALLERY_SIZES if n < len(names)] + [len(names)]
     drawn = [
@@ -289,32 +301,37 @@ def evaluate_identify(photos: Photos, seconds_a_photo: float, seed: int = 0, dra
     points: dict[str, list[IdentifyPoint]] = {kind: [] for kind in KINDS}
     for i, n in enumerate(sizes):
         for kind in KINDS:
-            accuracy, seconds = np.array([result[kind] for result in results[i * draws : (i + 1) * draws]]).T
+            of_n = slice(i * draws, (i + 1) * draws)
+            hits, seconds = zip(*(result[kind] for result in results[of_n]), strict=True)
+            accuracy = np.mean(hits, axis=1)
+            who = photos.people[np.concatenate([probes for _, probes in drawn[of_n]])]
+            share, interval = metrics.share_by_person(np.concatenate(hits), who, np.random.default_rng(seed))
             spread = float(accuracy.std(ddof=1) / np.sqrt(draws))
-            points[kind].append(IdentifyPoint(n, float(accuracy.mean()), spread, seconds_a_photo + seconds.mean()))
+            points[kind].append(IdentifyPoint(n, share, spread, interval, seconds_a_photo + float(np.mean(seconds))))
     ranks = [_ranks(photos, gallery, probes) for gallery, probes in drawn[-draws:]]
     cmc = metrics.cumulative_match(np.concatenate(ranks), MAX_RANK).tolist()
-    used = np.concatenate([groups[p] for p in names])
     failures = photos.names[used[photos.missing[used]]].tolist()
     return IdentifyResult(points, cmc, failures, draws)
 
 
 def _identify(
     photos: Photos, gallery: npt.NDArray[np.intp], probes: npt.NDArray[np.intp]
-) -> dict[str, tuple[float, float]]:
-    """Kind of classifier → (accuracy, seconds a search)."""
+) -> dict[str, tuple[npt.NDArray[np.bool_], float]]:
+    """Kind of classifier → (whether each search found its person, seconds a search)."""
     enrolled = gallery[~photos.missing[gallery]]
     found = ~photos.missing[probes]
     if not found.any() or len(enrolled) < 2:
-        return dict.fromkeys(KINDS, (0.0, 0.0))
+        return dict.fromkeys(KINDS, (np.zeros(len(probes), bool), 0.0))
     people = np.unique(photos.people[enrolled])
     results = {}
     for kind in KINDS:
         model = train_model(kind, photos.vectors[enrolled], photos.people[enrolled])
         start = time.perf_counter()
         best = people[model.scores(photos.vectors[probes[found]]).argmax(axis=1)]
-        seconds = (time.perf_counter() - start) / found.sum()
-        results[kind] = float((best == photos.people[probes[found]]).sum() / len(probes)), seconds
+        seconds = (time.perf_counter() - start) / int(found.sum())
+        hit = np.zeros(len(probes), bool)
+        hit[found] = best == photos.people[probes[found]]
+        results[kind] = hit, seconds
     return results
 
 

@@ -251,10 +251,14 @@ def test_identification_of_clear_people_is_perfect_and_a_missing_probe_costs():
     clear = protocols.evaluate_identify(photos(), 0.01, draws=3)
     assert all(p.accuracy == 1 for points in clear.points.values() for p in points) and clear.cmc[0] == 1
     assert [p.n for p in clear.points["svm"]] == [10, 20, 30]
-    assert all(p.seconds_per_sample > 0.01 for p in clear.points["knn"])
+    assert all(p.seconds_per_sample > 0.01 and p.interval[0] < 1 for p in clear.points["knn"])
     lossy = protocols.evaluate_identify(photos(each=2, missing=tuple(range(0, 60, 6))), 0.0, draws=3)
     assert all(points[-1].accuracy == pytest.approx(20 / 30) for points in lossy.points.values())
+    low, high = lossy.points["svm"][-1].interval
+    assert 0.45 < low < 20 / 30 < high < 0.85, "ten of thirty people are never found: those count, not the draws"
     assert len(lossy.failures) == 10 and lossy.cmc[-1] == pytest.approx(20 / 30)
+    with pytest.raises(DataError, match="shows a face"):
+        protocols.evaluate_identify(photos(4, 2, missing=tuple(range(8))), 0.0)
 
 
 def test_open_set_of_clear_people_refuses_every_stranger_and_counts_failures_to_enrol():

@@ -219,7 +219,7 @@ def identify(photos: Photos, settings: dict[str, Any], seconds: float, seed: int
     result = protocols.evaluate_identify(photos, seconds, seed)
     rows = []
     for at_n in zip(*result.points.values(), strict=True):
-        accuracies = [f"{p.accuracy:.4f} ± {p.standard_error:.4f}" for p in at_n]
+        accuracies = [f"{p.accuracy:.4f} ± {p.standard_error:.4f} ({_range(p.interval)})" for p in at_n]
         rows.append([str(at_n[0].n), *accuracies, f"{max(p.seconds_per_sample for p in at_n):.4f}"])
     ranks = list(range(1, len(result.cmc) + 1))
     lines = {kind: ([p.n for p in points], [p.accuracy for p in points]) for kind, points in result.points.items()}
@@ -227,8 +227,8 @@ def identify(photos: Photos, settings: dict[str, Any], seconds: float, seed: int
         "identify",
         "Closed-set identification",
         [
-            f"N people, one photo enrolled and another searched; mean of {result.draws} draws ± its standard error: "
-            "how much depends on which photos are drawn, not what other people would give.",
+            f"N people, one photo enrolled and another searched; mean of {result.draws} draws ± its standard error, "
+            "which tells how much depends on what is drawn; in brackets 95 %, people drawn again with replacement.",
             f"Seconds a sample: detection and embedding {seconds:.4f} (mean of {TIMED} photos) and the search.",
             f"{len(result.failures)} photos have no face; a search that needs one fails.",
         ],
