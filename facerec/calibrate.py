@@ -27,8 +27,8 @@ class Calibration:
         fnmr: share of the genuine comparisons beyond the threshold; None where everybody has one photo.
         searches: of strangers against the gallery.
         strangers: people among them.
-        fpir: share of the searches that get a name, with the threshold and the margin that they chose: of other
-            strangers it may be larger.
+        fpir: share of the searches that get a name, each half of the strangers by a gate that the other half chose;
+            None for one stranger.
         fpir_interval: its 95 % interval by identity bootstrap.
     """
 
@@ -39,8 +39,8 @@ class Calibration:
     fnmr: float | None
     searches: int
     strangers: int
-    fpir: float
-    fpir_interval: tuple[float, float]
+    fpir: float | None
+    fpir_interval: tuple[float, float] | None
 
 
 def calibrate(
@@ -101,7 +101,14 @@ def calibrate(
         tuple(owner[side] for side in np.nonzero(upper & other)),
     ]
     first, second = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    threshold = metrics.threshold_by_people(impostor, first, second, fmr)
+
+    def threshold_by(chosen: metrics.Bools) -> float:
+        """Of the gallery and these of the strangers, (people,)."""
+        at = np.concatenate([np.ones(n, bool), chosen])[second]
+        return metrics.threshold_by_people(impostor[at], first[at], second[at], fmr)
+
+    everybody = np.ones(total - n, bool)
+    threshold = threshold_by(everybody)
     _, interval = metrics.fmr_by_people(impostor, first, second, threshold, rng)
     if interval[0] == 0:
         raise DataError(
@@ -112,9 +119,24 @@ def calibrate(
 
     apart = np.sort(PerPerson(vectors, people).distances(strangers), axis=1)
     lead = apart[:, 1] - apart[:, 0] if apart.shape[1] > 1 else np.full(len(apart), np.inf)
-    near = apart[:, 0] <= threshold
-    margin = metrics.margin_at_fpir(np.where(near, lead, -np.inf), who, fpir, rng) if apart.shape[1] > 1 else 0.0
-    named, named_interval = metrics.share_by_person(near & (lead >= margin), who, rng)
+
+    def margin_by(chosen: metrics.Bools, threshold: float) -> float:
+        """Of the gallery and these of the strangers, (people,)."""
+        if apart.shape[1] == 1:
+            return 0.0
+        at = chosen[stranger]
+        return metrics.margin_at_fpir(np.where(apart[at, 0] <= threshold, lead[at], -np.inf), who[at], fpir, rng)
+
+    margin = margin_by(everybody, threshold)
+    named, named_interval = None, None
+    if total - n > 1:
+        passed = np.empty(len(strangers), bool)
+        drawn = rng.permutation(total - n) % 2 == 0
+        for half in (drawn, ~drawn):
+            cut = threshold_by(~half)
+            at = half[stranger]
+            passed[at] = (apart[at, 0] <= cut) & (lead[at] >= margin_by(~half, cut))
+        named, named_interval = metrics.share_by_person(passed, who, rng)
     fnmr = float((genuine > threshold).mean()) if len(genuine) else None
     source = f"{len(vectors)} photos of {n} people, {len(strangers)} of {total - n} strangers"
     return Calibration(

@@ -11,6 +11,7 @@ class Exit(IntEnum):
     ERROR = 1
     USAGE = 2
     SOME_FAILED = 3  # finished, but some inputs failed
+    DIFFERENT = 4  # verify --exit-code
     INTERRUPTED = 130
 
 

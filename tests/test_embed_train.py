@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import CROP, SPACE, FakeDetector, FakeEmbedder, photo, photos, save, tree, vectors
+from conftest import COLOURS, CROP, SPACE, FakeDetector, FakeEmbedder, photo, photos, save, tree, vectors
 from filelock import FileLock, Timeout
 
 from facerec.artifacts import load_embeddings, save_embeddings
@@ -357,8 +357,10 @@ def test_without_test_photos_the_reports_are_of_the_training_photos(in_tmp):
 
 
 def test_a_person_seen_only_in_the_test_set_counts_as_an_error(in_tmp):
-    for side, people in (("train", {"ana": 3, "ben": 3}), ("test", {"ana": 2, "cleo": 2})):
-        photos(in_tmp / "raw" / side, people)
+    photos(in_tmp / "raw" / "train", {"ana": 3, "ben": 3})
+    photos(in_tmp / "raw" / "test", {"cleo": 2})
+    for i in (7, 8):
+        save(in_tmp / "raw" / "test" / "ana" / f"{i}.png", photo(i, [COLOURS["ana"]]))
     detect(
         in_tmp / "raw",
         in_tmp / "processed",
@@ -389,14 +391,15 @@ def test_people_who_look_more_alike_than_promised_are_pointed_out(in_tmp, run, t
     assert json.loads(run("train", "few.npz", "--nearest", "--threshold", "1", "--json").out)["alike"] is None
 
 
-def test_copies_of_training_photos_in_the_test_set_are_pointed_out(in_tmp, run):
+def test_copies_of_training_photos_in_the_test_set_are_left_out_and_pointed_out(in_tmp, run):
     rows = vectors({"ana": 4, "ben": 4})
     rows = replace(rows, splits=np.array(["train", "train", "train", "test"] * 2))
     rows = replace(rows, digests=np.array(["a", "b", "c", "a", "d", "e", "f", "g"]))
     save_embeddings(in_tmp / "faces.npz", rows)
     words = ["train", "faces.npz", "--nearest", "--threshold", "1"]
-    assert "1 of the test photos are copies" in run(*words).out
-    assert json.loads(run(*words, "--json").out)["copies"] == 1
+    assert "1 test photo is a copy" in run(*words).out
+    report = json.loads(run(*words, "--json").out)
+    assert report["copies"] == 1 and report["test"]["total"] == 1
 
 
 def test_the_default_threshold_is_the_models_own_and_one_that_is_not_known_must_be_given(processed):

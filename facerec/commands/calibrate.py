@@ -85,9 +85,10 @@ def run(args: argparse.Namespace) -> Exit:
     print(f"calibrate: {path}: {gate}")
     print(f"  from {gate.source}")
     print(f"  false-match rate {gate.fmr:g} (95 %: {low:.2g} – {high:.2g}) over {result.comparisons:,} comparisons")
-    low, high = result.fpir_interval
-    print(f"  of {result.searches} strangers' photos {result.fpir:.2%} get a name (95 %: {low:.2%} – {high:.2%}),")
-    print(f"  of the {result.strangers} people that chose the margin; of others more may")
+    if result.fpir is not None and result.fpir_interval is not None:
+        low, high = result.fpir_interval
+        print(f"  of {result.searches} photos of {result.strangers} strangers {result.fpir:.2%} get a name ", end="")
+        print(f"(95 %: {low:.2%} – {high:.2%}),\n  each half of the people by a gate that the other half chose")
     if not enough_for(args.fpir, result.strangers):
         print(f"facerec: for a rate of {args.fpir:g} {3 / args.fpir:,.0f} strangers would be enough", file=sys.stderr)
     if result.fnmr is not None:

@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> Exit:
         lines.append("  no probabilities: they need two people with two photos each")
     if report.copies:
         lines.append(
-            f"  {report.copies} of the test photos are copies of training photos: take them out of raw_images/"
+            f"  {report.copies} test photo{' is a copy' if report.copies == 1 else 's are copies'} of training photos "
+            "and left out: see `facerec audit`"
         )
     if report.alike is not None and report.gate.fmr and report.alike > MANY * report.gate.fmr:
         lines.append(

@@ -13,7 +13,7 @@ from facerec.errors import DataError, Exit, FacerecError, InputError
 HELP = "two photos: is the largest face of each the same person, and how sure is that"
 EXAMPLES = """\
 facerec verify a.jpg b.jpg
-facerec verify a.jpg b.jpg --exit-code         for scripts: 1 where they are different people
+facerec verify a.jpg b.jpg --exit-code         for scripts: 4 where they are different people
 facerec verify a.jpg b.jpg --threshold 0.8 --json"""
 
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="distance (0..2) up to which they are one person (default: the gallery's if calibrated, or the model's)",
     )
     common.add_gallery_argument(parser)
-    parser.add_argument("--exit-code", action="store_true", help="exit with 1 where they are different people")
+    parser.add_argument("--exit-code", action="store_true", help="exit with 4 where they are different people")
     common.add_detector_arguments(parser, faces=None, choose=False)
     common.add_embedder_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> Exit:
             print(
                 f"  of pairs of different people, {_one_in(here)} is as close as this, among those it was measured on"
             )
-    return Exit.ERROR if args.exit_code and not same else Exit.OK
+    return Exit.DIFFERENT if args.exit_code and not same else Exit.OK
 
 
 def _one_in(rate: tuple[str, float]) -> str:

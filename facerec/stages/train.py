@@ -77,7 +77,7 @@ class TrainReport(StageReport):
         gate: of the classifier.
         train: accuracy on the photos it was trained on.
         test: on the others.
-        copies: of training photos among the others.
+        copies: of training photos among the others; left out of `test`.
         files: what was written.
     """
 
@@ -138,10 +138,10 @@ def train(
     report.calibrated = classifier.platt is not None
     report.gate = gate
     report.alike = within(classifier.photos, gate.threshold)
-    answers = {split: _answers(classifier, embeddings, split) for split in ("train", "test")}
+    copies = (embeddings.splits == "test") & np.isin(embeddings.digests, classifier.photos.digests)
+    report.copies = int(copies.sum())
+    answers = {split: _answers(classifier, embeddings[~copies], split) for split in ("train", "test")}
     report.train, report.test = (_score(answers[split]) for split in ("train", "test"))
-    trained = embeddings.digests[embeddings.splits == "train"]
-    report.copies = int(np.isin(embeddings.digests[embeddings.splits == "test"], trained).sum())
     report.files = [output, *_write_reports(output, report, answers)]
     report.seconds = time.perf_counter() - start
     return report
