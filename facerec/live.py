@@ -108,7 +108,7 @@ def live(
                     note = (desk.text if desk else "") or status
                     picture = annotate(frame.image, [mark(track) for track in tracks], note=note)
                     if writer:
-                        writer.write(picture, frame.seconds if frame.arrived else None)
+                        writer.write(picture, frame.seconds)
                     if desk:
                         desk.show(picture, frame.seconds)
                 latency = time.perf_counter() - arrived

@@ -24,6 +24,8 @@ VIDEO_SUFFIXES = frozenset(
 )
 CUT_OFF = 0.9
 """A video that yields less of the frames it claims is cut off (small differences are common)."""
+FASTEST = 120.0  # frames a second of a copy: browsers' recordings claim 1000
+LONGEST = 60.0  # seconds for which a frame is repeated: beyond, the clock has jumped
 PATIENCE, RETRY = 10.0, 0.5  # seconds until a camera that stopped is given up, and between attempts
 SEEK_GAP = 300
 """Frames from which on a jump is cheaper than decoding what lies between (a seek costs about 8 frames,
@@ -266,16 +268,17 @@ class VideoWriter:
 
     Args:
         path: ending in .mp4.
-        fps: frames a second.
+        fps: frames a second, at most `FASTEST`.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
         self.path = path
         self._temp = path.with_name(f".tmp-{path.name}")
-        self._fps = fps
+        self._fps = min(fps, FASTEST)
         self._frames = 0
         self._start: float | None = None
         self._writer: cv2.VideoWriter | None = None
+        self._before: Image
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -285,8 +288,8 @@ class VideoWriter:
 
         Args:
             image: RGB.
-            seconds: its time, where frames come as they like: it is repeated, or left out, so that the video runs as
-                fast as what it shows did.
+            seconds: its time, where frames come as they like: the one before is repeated, or this one left out, so
+                that the video runs as fast as what it shows did, and in time with its sound.
         """
         if self._writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -296,13 +299,16 @@ class VideoWriter:
                 raise InputError(
                     f"{self.path} cannot be written", "choose an .mp4 file in a folder that you may write to"
                 )
+            self._before = image
         until = self._frames + 1
         if seconds is not None:
             self._start = seconds if self._start is None else self._start
+            self._start = max(self._start, seconds - self._frames / self._fps - LONGEST)
             until = round((seconds - self._start) * self._fps) + 1
         while self._frames < until:
-            self._writer.write(image[..., ::-1])
+            self._writer.write((image if self._frames == until - 1 else self._before)[..., ::-1])
             self._frames += 1
+        self._before = image
 
     def close(self, keep: bool = True) -> None:
         """Finishes the file.

@@ -1,7 +1,9 @@
 """Videos: order, time stamps, jumps, damage, phones held upright; cameras; writing."""
 
 import struct
+from fractions import Fraction
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -167,3 +169,42 @@ def test_writing_nothing_writes_no_file(tmp_path):
     with VideoWriter(tmp_path / "out.mp4", 12):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_copy_of_a_video_whose_frames_come_as_they_like_shows_each_when_it_came(tmp_path):
+    times = [*np.arange(30) / 30, *(1 + np.arange(20) / 10), 4.0, 4.1]  # a second of 30, two of 10, nothing, two more
+    path = tmp_path / "phone.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=30)
+        stream.height, stream.width = numbered(0).shape[:2]
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 600)
+        for i, seconds in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(numbered(i)), "rgb24")
+            frame.pts, frame.time_base = round(seconds * 600), Fraction(1, 600)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with Video(path) as film, VideoWriter(tmp_path / "copy.mp4", film.fps) as writer:
+        for frame in film.frames():
+            assert frame.seconds == pytest.approx(times[frame.index], abs=2e-3)
+            writer.write(frame.image, frame.seconds)
+    with Video(writer.path) as copy:
+        for frame in copy.frames():
+            shown, half = number_of(frame.image), 0.5 / copy.fps + 0.002
+            assert times[shown] <= frame.seconds + half and frame.seconds - half < [*times, np.inf][shown + 1]
+
+
+def test_a_recording_that_claims_a_thousand_frames_a_second_is_copied_at_its_own_pace(tmp_path):
+    with VideoWriter(tmp_path / "out.mp4", 1000) as writer:
+        for i in range(11):
+            writer.write(numbered(i), i / 30)
+    with Video(writer.path) as film:
+        assert film.fps == pytest.approx(120) and film.count == 41
+
+
+def test_a_clock_that_jumps_by_hours_makes_no_hours_of_video(tmp_path, monkeypatch):
+    monkeypatch.setattr("facerec.video.LONGEST", 2.0)
+    with VideoWriter(tmp_path / "out.mp4", 10) as writer:
+        for i, seconds in enumerate([0.0, 0.1, 0.2, 9000.0, 9000.1, 9000.2]):
+            writer.write(numbered(i), seconds)
+    with Video(writer.path) as film:
+        assert [number_of(f.image) for f in film.frames()] == [0, 1, *[2] * 21, 3, 4, 5]

@@ -100,7 +100,7 @@ def appearances(
                 shown = follower.follow(frame)
                 tracks += follower.events.left
                 if writer is not None:
-                    writer.write(annotate(frame.image, [mark(track) for track in shown]))
+                    writer.write(annotate(frame.image, [mark(track) for track in shown]), frame.seconds)
         tracks += follower.finish()
         if copy is not None and silent is not None:
             with atomic_path(copy) as whole:

@@ -178,7 +178,7 @@ def blur_video(
         again = stack.enter_context(closing(ahead(video.frames())))
         with VideoWriter(silent, fps) as writer:
             for frame in progress(again, video.count, f"{path.name}: writing"):
-                writer.write(hide(frame.image, masks[frame.index], how))
+                writer.write(hide(frame.image, masks[frame.index], how), frame.seconds)
         with atomic_path(output) as whole:
             with_sound(silent, path, whole)
     return Hidden(len(seen), hidden), cut_off
