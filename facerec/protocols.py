@@ -300,13 +300,12 @@ def evaluate_identify(photos: Photos, seconds_a_photo: float, seed: int = 0, dra
     results = _side_by_side(delayed(_identify)(photos, gallery, probes) for gallery, probes in drawn)
     points: dict[str, list[IdentifyPoint]] = {kind: [] for kind in KINDS}
     for i, n in enumerate(sizes):
+        of_n = slice(i * draws, (i + 1) * draws)
+        who = photos.people[np.concatenate([probes for _, probes in drawn[of_n]])]
         for kind in KINDS:
-            of_n = slice(i * draws, (i + 1) * draws)
             hits, seconds = zip(*(result[kind] for result in results[of_n]), strict=True)
-            accuracy = np.mean(hits, axis=1)
-            who = photos.people[np.concatenate([probes for _, probes in drawn[of_n]])]
             share, interval = metrics.share_by_person(np.concatenate(hits), who, np.random.default_rng(seed))
-            spread = float(accuracy.std(ddof=1) / np.sqrt(draws))
+            spread = float(np.mean(hits, axis=1).std(ddof=1) / np.sqrt(draws))
             points[kind].append(IdentifyPoint(n, share, spread, interval, seconds_a_photo + float(np.mean(seconds))))
     ranks = [_ranks(photos, gallery, probes) for gallery, probes in drawn[-draws:]]
     cmc = metrics.cumulative_match(np.concatenate(ranks), MAX_RANK).tolist()

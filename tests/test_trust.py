@@ -11,7 +11,7 @@ from conftest import CROP, FakeDetector, FakeEmbedder, vectors
 from facerec import catalogue, metrics
 from facerec.artifacts import load_embeddings
 from facerec.calibrate import calibrate
-from facerec.classify import Classifier
+from facerec.classify import Classifier, PerPerson
 from facerec.errors import DataError
 from facerec.images import crop_face, find_images
 from facerec.quality import TO_ENROLL, TO_NAME, assess
@@ -78,12 +78,14 @@ def test_what_the_data_cannot_carry_is_said(people, strangers, message):
 
 
 def test_the_share_of_strangers_who_get_a_name_is_that_of_people_who_did_not_choose_the_margin():
-    # the six strangers of one look are searched with it, and each of the others has a look of its own
-    (gallery, people), (strangers, who) = crowd(40), crowd(60, seed=1)
-    chosen = calibrate(gallery, people, strangers, who, fmr=0.01, fpir=0.05)
-    own = np.sort(metrics.distances(strangers, gallery), axis=1)[:, 0]
-    assert 0 < chosen.fpir < (own <= chosen.gate.threshold).mean(), "the margin refuses some of them"
-    alone = calibrate(gallery, people, strangers[:60], np.repeat("one", 60), fmr=0.05, fpir=0.5)
+    gallery, people = crowd(40)
+    double, far = gallery[0], crowd(1, 1, seed=1)[0][0]
+    strangers, who = np.repeat([double, far], 30, axis=0), np.repeat(["double", "far"], 30)
+    chosen = calibrate(gallery, people, strangers, who, fmr=0.05, fpir=0.1)
+    lead = np.sort(PerPerson(gallery, people).distances(double[None])[0])[:2]
+    assert chosen.gate.margin == pytest.approx(lead[1] - lead[0], abs=0.01), "it chose, and gets no name"
+    assert chosen.fpir == 0.5, "where the other one chose, it does"
+    alone = calibrate(gallery, people, strangers, np.repeat("one", 60), fmr=0.05, fpir=0.5)
     assert (alone.fpir, alone.fpir_interval, alone.strangers) == (None, None, 1)
 
 
