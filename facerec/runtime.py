@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
@@ -49,6 +50,8 @@ def session(path: Path, threads: int) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # after a call its threads would keep spinning, on the cores that ncnn, the detector and the levels need
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     try:
         made = ort.InferenceSession(path, sess_options=options, providers=["CPUExecutionProvider"])
@@ -139,25 +142,34 @@ def one_blas_thread() -> Iterator[None]:
         blas.leave()
 
 
+def _ncnn() -> Any:
+    """The package, its threads asleep between calls: they would spin on the cores that ONNX Runtime needs next."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # GNU's OpenMP; the others take `openmp_blocktime`
+    import ncnn
+
+    return ncnn
+
+
 class Net:
-    """An ncnn network from blob "image" to blob "out", in float32, each call on the caller's thread.
+    """An ncnn network from blob "image" to blob "out", in float32.
 
     Args:
         param: its layers.
         weights: their values.
+        threads: that share a call, the caller's among them.
 
     Raises:
         WeightsError: the files are not a network that ncnn can load.
     """
 
-    def __init__(self, param: Path, weights: Path) -> None:
-        import ncnn
-
+    def __init__(self, param: Path, weights: Path, threads: int = 1) -> None:
+        ncnn = _ncnn()
         self._net, self._mat = ncnn.Net(), ncnn.Mat
         for option in ("use_vulkan_compute", "use_fp16_storage", "use_fp16_packed", "use_fp16_arithmetic"):
             setattr(self._net.opt, option, False)
-        self._net.opt.num_threads = 1
-        self._allocator = ncnn.UnlockedPoolAllocator
+        self._net.opt.num_threads = threads
+        self._net.opt.openmp_blocktime = 0
+        self._allocators = ncnn.UnlockedPoolAllocator, ncnn.PoolAllocator  # of results; of what threads share
         self._own = threading.local()  # a thread's memory: the network's own would go from core to core with each call
         if self._net.load_param(str(param)) or self._net.load_model(str(weights)):
             raise WeightsError(f"{param} cannot be loaded", "facerec models pull --force")
@@ -165,7 +177,7 @@ class Net:
     def __call__(self, image: FloatArray) -> FloatArray:
         """(channels, h, w) float32 → the output's channels first."""
         if not hasattr(self._own, "memory"):
-            self._own.memory = self._allocator(), self._allocator()
+            self._own.memory = tuple(allocator() for allocator in self._allocators)
         return self._run(np.ascontiguousarray(image), *self._own.memory)
 
     def _run(self, pixels: FloatArray, blobs: Any, workspace: Any) -> FloatArray:
@@ -186,19 +198,32 @@ class Stemmed:
     Args:
         rest: session of the graph that takes what the first layers give.
         about: the graph's metadata, as `facerec.reference` wrote them.
-        threads: that pictures are shared among.
+        threads: that share pictures, or a single one.
     """
 
     def __init__(self, rest: Any, about: dict[str, str], threads: int) -> None:
-        with tempfile.TemporaryDirectory(prefix="facerec-") as name:  # ncnn reads files only
-            param, weights = Path(name, "stem.param"), Path(name, "stem.bin")
-            param.write_text(about["facerec stem"])
-            weights.write_bytes(base64.b64decode(about["facerec stem weights"]))
-            self._stem = Net(param, weights)
+        self._about, self._threads = about, threads
         self._inputs = [SimpleNamespace(name="image", shape=json.loads(about["facerec stem input"]))]
         self._rest = rest
         self._between = rest.get_inputs()[0]
         self._map: Any = ThreadPoolExecutor(threads).map if threads > 1 else map
+
+    @cached_property
+    def _stem(self) -> Net:
+        """The first layers on one thread."""
+        return self._make_stem(1)
+
+    @cached_property
+    def _shared_stem(self) -> Net:
+        """The first layers on all threads."""
+        return self._make_stem(self._threads)
+
+    def _make_stem(self, threads: int) -> Net:
+        with tempfile.TemporaryDirectory(prefix="facerec-") as name:  # ncnn reads files only
+            param, weights = Path(name, "stem.param"), Path(name, "stem.bin")
+            param.write_text(self._about["facerec stem"])
+            weights.write_bytes(base64.b64decode(self._about["facerec stem weights"]))
+            return Net(param, weights, threads)
 
     def get_inputs(self) -> list[SimpleNamespace]:
         """The whole network's."""
@@ -210,19 +235,22 @@ class Stemmed:
 
     def run(self, names: list[str] | None, inputs: dict[str, FloatArray]) -> Any:
         """As a session's: "image" is (n, h, w, 3) float32."""
-        images = inputs["image"]
-        between = np.empty((len(images), *self._between.shape[1:]), np.float32)
+        images = inputs["image"].transpose(0, 3, 1, 2)
+        if len(images) == 1 and self._threads > 1:
+            between = self._shared_stem(images[0])[None]
+        else:
+            between = np.empty((len(images), *self._between.shape[1:]), np.float32)
+            stem = self._stem
 
-        def stem(i: int) -> None:
-            between[i] = self._stem(images[i].transpose(2, 0, 1))
+            def fill(i: int) -> None:
+                between[i] = stem(images[i])
 
-        list(self._map(stem, range(len(images))))
+            list(self._map(fill, range(len(images))))
         return self._rest.run(names, {self._between.name: between})
 
 
 def describe() -> str:
     """Engines, versions and device, for logs and records."""
-    import ncnn
     import onnxruntime as ort
 
-    return f"onnxruntime {ort.__version__} CPUExecutionProvider, ncnn {ncnn.__version__} CPU"
+    return f"onnxruntime {ort.__version__} CPUExecutionProvider, ncnn {_ncnn().__version__} CPU"

@@ -130,6 +130,15 @@ def test_a_batch_gives_what_its_crops_give_one_by_one(any_embedder, crops):
     np.testing.assert_allclose(any_embedder.embed(many), np.concatenate([single] * 5), atol=1e-5)
 
 
+def test_threads_change_no_vector(embedder, crops):
+    """A single crop's first layers are shared among threads, a batch's crops are dealt out to them."""
+    shared = load_embedder(crop=CROP, threads=3)
+    alone = embedder.embed(crops)
+    np.testing.assert_allclose(shared.embed(crops), alone, atol=1e-5)
+    for crop, vector in zip(crops, alone, strict=True):
+        np.testing.assert_allclose(shared.embed(crop[None]), [vector], atol=1e-5)
+
+
 def test_embedding_is_deterministic(any_embedder, crops):
     np.testing.assert_array_equal(any_embedder.embed(crops), any_embedder.embed(crops))
 
