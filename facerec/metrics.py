@@ -89,7 +89,9 @@ def best_threshold(dist: Distances, same: Bools) -> float:
     accepted = np.concatenate([[0], np.cumsum(~same[order])])
     rejected = same.sum() - np.concatenate([[0], np.cumsum(same[order])])
     ordered = dist[order]
-    cuts = np.concatenate([[ordered[0] - 1e-6], (ordered[1:] + ordered[:-1]) / 2, [ordered[-1]]])
+    between = (ordered[1:] + ordered[:-1]) / 2
+    between = np.where(between < ordered[1:], between, ordered[:-1])  # float32 may have nothing between two
+    cuts = np.concatenate([[ordered[0] - 1e-6], between, [ordered[-1]]])
     tied = np.concatenate([[False], ordered[1:] == ordered[:-1], [False]])  # equal distances cannot be parted
     return float(cuts[np.argmin(np.where(tied, len(dist) + 1, accepted + rejected))])
 

@@ -88,10 +88,12 @@ def curves(
         axes.set_xscale("log")
     if "y" in log:
         axes.set_yscale("log")
-    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.set(xlabel=x, ylabel=y)
+    axes.set_title(title, parse_math=False)
     axes.grid(alpha=0.3)
     if len(series) > 1:
-        axes.legend()
+        for text in axes.legend().get_texts():
+            text.set_parse_math(False)  # a model's file may be called anything
     return _png(figure)
 
 

@@ -100,6 +100,8 @@ def test_there_is_a_script_for_every_stage():
         ["train", "--svm", "--knn"],
         ["predict"],
         ["predict", "gone.jpg"],
+        ["explain", "gone.jpg"],
+        ["verify", "gone.jpg", "gone.jpg"],
         ["predict", "a.jpg", "--sample"],
         ["predict", "--batch", "0"],
         ["extract", "gone/"],

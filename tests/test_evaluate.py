@@ -338,6 +338,13 @@ def test_a_confusion_matrix_of_many_people_shows_what_they_were_taken_for():
     assert plots.confusions(["a", "b"], ["b", "no face"])[1] == ["a", "b", "no face"]
 
 
+def test_names_with_a_dollar_are_no_formulas():
+    name = r"$\nonsense$"  # as mathematics, an error
+    line = [0.0, 1.0], [0.0, 1.0]
+    assert plots.curves({name: line, "b": line}, name, "x", "y").startswith(b"\x89PNG")
+    assert plots.confusion_matrix([name], [name], name).startswith(b"\x89PNG")
+
+
 # --- the command ---------------------------------------------------------------------------------
 
 

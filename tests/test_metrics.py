@@ -64,6 +64,14 @@ def test_best_threshold_by_hand(dist, same, low, high):
     assert low <= best_threshold(np.array(dist), np.array(same, bool)) < high
 
 
+def test_best_threshold_parts_neighbouring_floats():
+    """Half way between two of them, float32 rounds to either."""
+    below = np.random.default_rng(0).uniform(0, 2, 100).astype(np.float32)
+    for one, next_one in zip(below, np.nextafter(below, np.float32(3)), strict=True):
+        dist = np.array([one, next_one])
+        assert (dist <= best_threshold(dist, np.array([True, False]))).tolist() == [True, False]
+
+
 @pytest.mark.parametrize("levels", [10_000, 12], ids=["distinct", "ties"])
 def test_best_threshold_makes_as_few_errors_as_any(levels):
     rng = np.random.default_rng(levels)

@@ -58,6 +58,13 @@ def rate(text: str) -> float:
     return value
 
 
+def photo(text: str) -> Path:
+    """An argument's photo, which is there."""
+    if not (path := Path(text)).exists():
+        raise argparse.ArgumentTypeError(f"there is no {text}")
+    return path
+
+
 def folder(text: str) -> Path:
     """An option's folder or file, on disk or, by its URL, in a store."""
     try:

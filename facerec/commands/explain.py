@@ -22,7 +22,7 @@ facerec explain img.jpg --gallery embeddings/gallery.npz --json"""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument("image", type=Path)
+    parser.add_argument("image", type=common.photo)
     common.add_names_arguments(parser)
     parser.add_argument("--output", type=Path, default=Path("explained"), help="folder (default: %(default)s)")
     parser.add_argument("--processed", type=Path, default=paths.PROCESSED, help="default: %(default)s")

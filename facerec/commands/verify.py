@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from facerec.commands import common
 from facerec.embedders import DEFAULT_MARGIN
@@ -19,7 +18,7 @@ facerec verify a.jpg b.jpg --threshold 0.8 --json"""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument("photos", nargs=2, type=Path, metavar="PHOTO")
+    parser.add_argument("photos", nargs=2, type=common.photo, metavar="PHOTO")
     parser.add_argument(
         "--threshold",
         type=common.distance,
