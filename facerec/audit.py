@@ -157,10 +157,10 @@ def duplicates(vectors: FloatArray, quality: FloatArray, limit: float = DUPLICAT
 
 def two_groups(vectors: FloatArray) -> tuple[Close, float]:
     """The two groups (n,) that average linkage joins last, and their mean distance; n of 2 or more."""
-    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.cluster.hierarchy import cut_tree, linkage
 
     tree = linkage(vectors, "average")
-    return fcluster(tree, 2, "maxclust") == 1, float(tree[-1, 2])
+    return cut_tree(tree, 2)[:, 0] == 0, float(tree[-1, 2])
 
 
 def _sums(vectors: FloatArray, owner: Rows, people: int | None = None) -> FloatArray:

@@ -57,9 +57,12 @@ class Desk:
             self._recording.write(picture, seconds)
         self._window.show(picture)
 
-    def keys(self, image: Image, picture: Image, tracks: list[Track]) -> bool:
-        """Does what the key that was pressed asks for; False ends the run."""
-        key = self._window.key(1)
+    def key(self) -> str | None:
+        """The key that was pressed, if one was."""
+        return self._window.key(1)
+
+    def press(self, key: str | None, image: Image, picture: Image, tracks: list[Track]) -> bool:
+        """Does what a key asks for; False ends the run."""
         if not self._window.is_open or key == "q":
             return False
         if key == "h":

@@ -88,7 +88,7 @@ class Follower:
         taken = time.perf_counter() - start
         if due:
             self._detecting = taken if self._detecting == 0 else 0.8 * self._detecting + 0.2 * taken
-        self._since = (self._since + 1) % self.step
+        self._since = 0 if self._since + 1 >= self.step else self._since + 1
         return self.tracker.visible(frame.seconds)
 
     def worked(self, seconds: float) -> None:

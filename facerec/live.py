@@ -113,9 +113,10 @@ def live(
                         desk.show(picture, frame.seconds)
                 latency = time.perf_counter() - arrived
                 report.latencies.append(latency)
-                if desk and not desk.keys(frame.image, picture, tracks):
+                key = desk.key() if desk else None
+                follower.worked(time.perf_counter() - followed)  # what the user asks for may take minutes
+                if desk and not desk.press(key, frame.image, picture, tracks):
                     break
-                follower.worked(time.perf_counter() - followed)
                 report.seconds = time.perf_counter() - start
         except KeyboardInterrupt:  # ends it as q does: files are closed properly
             report.interrupted = True

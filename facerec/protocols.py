@@ -500,6 +500,9 @@ def choose_gate(
         fmr: as said.
         fpir: as said.
         seed: of the draws.
+
+    Raises:
+        DataError: faces of fewer than two people.
     """
     rng = np.random.default_rng(seed)
     rows = np.flatnonzero(np.isin(photos.people, people) & ~photos.missing)
@@ -508,7 +511,9 @@ def choose_gate(
     apart = metrics.distances(photos.vectors[rows], photos.vectors[rows])
     other = np.triu(photos.people[rows][:, None] != photos.people[rows])
     impostors = apart[other]
-    threshold = metrics.threshold_at_fmr(impostors, fmr)
+    if not len(impostors):
+        raise DataError("a gate needs faces of two people", "add photos")
+    threshold = max(metrics.threshold_at_fmr(impostors, fmr), 0.0)  # a photo may be there under two names
     counts = Counter(photos.people[np.isin(photos.people, people)].tolist())
     able = sum(n > photos_each for n in counts.values())
     searches = [
@@ -565,7 +570,10 @@ def evaluate_open_set(
             mixed = rng.permutation(group).tolist()
             for half, part in zip(halves, np.array_split(mixed, 2), strict=True):
                 half += part.tolist()
-        chosen = choose_gate(photos, sorted(halves[0]), photos_each, held_out, seed=number)
+        try:
+            chosen = choose_gate(photos, sorted(halves[0]), photos_each, held_out, seed=number)
+        except DataError:  # faces of one person only in this half
+            return searches, None
         return searches, (chosen, _search(photos, sorted(halves[1]), photos_each, held_out, rng, KINDS))
 
     results = _side_by_side(delayed(draw)(int(number)) for number in seeds)
@@ -617,7 +625,7 @@ def _promises(photos: Photos, draws: list[tuple[Gate, _Searches]], seed: int) ->
             people, named, missed, strangers = [], [], [], []
             for gate, s in draws:
                 far = {"alone": 2.0}.get(name, gate.threshold)
-                margin = gate.margin if name == GATES[1] else -np.inf
+                margin = gate.margin if name == GATES[1] and gate.margin else -np.inf
                 passed = (s.distance[kind] <= far) & (s.lead[kind] >= margin)
                 people.append(photos.people[s.rows])
                 strangers.append(np.arange(len(s.rows)) >= s.mated)

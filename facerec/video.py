@@ -61,7 +61,7 @@ class Video:
         path: any container that OpenCV's FFmpeg reads. Phone videos come out upright.
 
     Raises:
-        InputError: not a video, or none of its frames can be decoded.
+        InputError: not a video; where it is read: none of its frames can be decoded.
     """
 
     def __init__(self, path: Path) -> None:
@@ -103,9 +103,19 @@ class Video:
         n = 0
         while self._capture.grab():
             n += 1
+        self._from_start()
+        return n
+
+    def _from_start(self) -> None:
         self._capture.release()
         self._capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
-        return n
+        self._next = 0
+
+    def _jump(self, index: int) -> bool:
+        """Goes to a frame, if the file has it and can be searched: OpenCV stops at the last one it finds."""
+        there = self._capture.set(cv2.CAP_PROP_POS_FRAMES, index)
+        self._next = index
+        return bool(there) and int(self._capture.get(cv2.CAP_PROP_POS_FRAMES)) == index
 
     def frames(self, step: int = 1) -> Generator[Frame, None, None]:
         """Every `step`-th frame, from the first to the last that can be decoded."""
@@ -126,19 +136,17 @@ class Video:
         """The frame with this number (not before the last one read); None after the end."""
         here = self._next
         if index - here > SEEK_GAP:
-            if self._capture.set(cv2.CAP_PROP_POS_FRAMES, index):
-                self._next = index
-                if (frame := self._decoded()) is not None:
-                    return frame
-            self._capture.set(cv2.CAP_PROP_POS_FRAMES, here)  # one by one, to see where it ends
-            self._next = here
-        while self._next < index:
-            if not self._capture.grab():
-                self.ended_at = self._next
-                return None
+            if self._jump(index) and (frame := self._decoded()) is not None:
+                return frame
+            if not self._jump(here):
+                self._from_start()
+        while self._next < index and self._capture.grab():  # one by one, to see where it ends
             self._next += 1
-        if (frame := self._decoded()) is None:
+        if self._next < index or (frame := self._decoded()) is None:
             self.ended_at = self._next
+            if self.ended_at == 0:
+                raise InputError("none of its frames can be decoded", "copy or convert it again")
+            return None
         return frame
 
     def _decoded(self) -> Frame | None:
@@ -240,7 +248,7 @@ class Camera:
         while self._running and time.monotonic() < deadline:
             self._capture.release()
             self._capture = cv2.VideoCapture(self.source)
-            if self._capture.isOpened():
+            if self._capture.isOpened() and self._capture.grab():  # some open, and give nothing
                 self._say(f"camera {self.source} is back")
                 return True
             time.sleep(RETRY)
@@ -340,8 +348,10 @@ class VideoWriter:
 def with_sound(silent: Path, original: Path, output: Path) -> None:
     """Copies a video and, with ffmpeg, the sound of the one that it was made from."""
     if program := shutil.which("ffmpeg"):
+        with Video(silent) as video:
+            seconds = video.count / video.fps
         inputs = ["-i", str(silent), "-i", str(original)]
-        streams = ["-map", "0:v", "-map", "1:a?", "-c:v", "copy", "-c:a", "copy", "-shortest"]
+        streams = ["-map", "0:v", "-map", "1:a?", "-c:v", "copy", "-c:a", "copy", "-t", f"{seconds:.3f}"]
         run = subprocess.run(
             [program, "-nostdin", "-v", "error", "-y", *inputs, *streams, str(output)], capture_output=True, text=True
         )

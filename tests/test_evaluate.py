@@ -307,6 +307,19 @@ def test_an_open_set_where_hardly_anybody_can_be_enrolled_fails_every_search_and
         protocols.evaluate_open_set(photos(4, 2, missing=(0, 1, 2, 3, 4, 5)))
 
 
+def test_an_open_set_leaves_out_draws_whose_gate_would_be_chosen_on_one_person():
+    result = protocols.evaluate_open_set(photos(10, 2, missing=range(4, 20)), draws=20)  # faces of two people
+    assert result.draws == 20 and result.promises["nearest, distance"].fnir > 0.5
+
+
+def test_a_photo_under_two_names_makes_a_threshold_of_nothing_not_below():
+    twice = photos(10, 3)
+    vectors = twice.vectors.copy()
+    vectors[3] = vectors[0] = np.eye(vectors.shape[1], dtype=np.float32)[0]  # its distance is exactly 0
+    doubled = replace(twice, vectors=vectors)
+    assert protocols.choose_gate(doubled, sorted(doubled.of_people(1))).threshold == 0
+
+
 def test_no_error_among_few_people_is_no_promise_of_none():
     assert metrics.share_by_person(np.zeros(300, bool), np.repeat(np.arange(30), 10), np.random.default_rng(0)) == (
         0.0,

@@ -245,6 +245,9 @@ class FakeCapture:
         self.left -= 1
         return (self.left >= 0, self.picture[..., ::-1])
 
+    def grab(self):
+        return self.left > 0
+
     def release(self):
         pass
 
@@ -262,11 +265,29 @@ def camera(monkeypatch):
     return make
 
 
+def test_detections_are_never_further_apart_than_the_widest_step(recognizer, monkeypatch):
+    follower, at = Follower(recognizer), []
+    monkeypatch.setattr(Follower, "step", property(lambda self: 6 if len(at) < 2 and self.frame < 4 else 5))
+    for follower.frame, frame in enumerate(strangers(20)):
+        before = follower._since
+        follower.follow(frame)
+        at += [follower.frame] if before == 0 else []
+    assert at == [0, 5, 10, 15]
+
+
 def test_a_camera_that_is_unplugged_is_said_to_be_lost(camera, recognizer):
     source, said = camera(6, back=False)
     with source:
         report = live(source.frames(), Follower(recognizer))
     assert 0 < report.frames <= 6 and source.lost and "trying to open it again" in said[0]
+
+
+def test_a_camera_that_opens_but_gives_nothing_is_given_up(camera, monkeypatch):
+    source, said = camera(6, back=False)
+    monkeypatch.setattr(FakeCapture, "isOpened", lambda self: True)
+    with source:
+        assert len(list(source.frames())) <= 6
+    assert source.lost and len(said) == 1
 
 
 def test_a_camera_that_comes_back_goes_on(camera):

@@ -305,7 +305,7 @@ def _gate(vectors: FloatArray, owner: npt.NDArray[np.intp], base: str) -> Gate |
     if default is None or default.fmr is None or not metrics.enough_for(default.fmr, len(impostors)):
         return None
     source = f"{len(set(owner.tolist()))} people kept out of training, {len(impostors):,} impostor pairs"
-    return replace(default, threshold=metrics.threshold_at_fmr(impostors, default.fmr), source=source)
+    return replace(default, threshold=max(metrics.threshold_at_fmr(impostors, default.fmr), 0.0), source=source)
 
 
 def _report(name: str, about: dict[str, Any], comparisons: list[Comparison]) -> Report:
