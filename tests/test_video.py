@@ -51,10 +51,10 @@ def test_time_goes_on_where_recordings_were_joined_as_they_are(tmp_path):
     assert seconds[-1] == pytest.approx(39 / 25, abs=0.05)
 
 
-def mpeg4(path, frames, **options):
+def encoded(path, frames, codec="mpeg4", **options):
     """A film of FFmpeg's, whose container takes options."""
     with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream("mpeg4", rate=25)
+        stream = container.add_stream(codec, rate=25)
         stream.height, stream.width = numbered(0).shape[:2]
         for i in range(frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(numbered(i)), "rgb24")))
@@ -64,16 +64,18 @@ def mpeg4(path, frames, **options):
 
 def test_a_jump_behind_the_last_frame_that_is_there_ends_the_video(tmp_path):
     """OpenCV stops at that frame, and would give it as the one that was asked for."""
-    path = mpeg4(tmp_path / "cut.mp4", 3 * SEEK_GAP, movflags="faststart")  # its index comes first, and is whole
+    path = encoded(
+        tmp_path / "cut.mp4", 3 * SEEK_GAP, "libx264", movflags="faststart"
+    )  # its index comes first, and is whole
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     with Video(path) as film:
-        there = [(f.index, number_of(f.image)) for f in film.frames(step=SEEK_GAP + 1)]
-        assert there == [(0, 0), (SEEK_GAP + 1, SEEK_GAP + 1)]
+        there = [(f.index, number_of(f.image)) for f in film.frames(step=SEEK_GAP + 9)]
+        assert there == [(0, 0), (SEEK_GAP + 9, SEEK_GAP + 9)]
         assert film.ended_at < 3 * SEEK_GAP * 0.8 and "cut off" in film.cut_off
 
 
 def test_a_video_without_one_whole_frame_is_an_input_error(tmp_path):
-    path = mpeg4(tmp_path / "head.mp4", 30, movflags="faststart")
+    path = encoded(tmp_path / "head.mp4", 30, movflags="faststart")
     data = path.read_bytes()
     path.write_bytes(data[: data.index(b"mdat") + 4])
     with Video(path) as film, pytest.raises(InputError, match="none of its frames"):
