@@ -60,6 +60,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     Raises:
         ArtifactError: the disk is full, or the folder cannot be written.
     """
+    target = target.resolve() if target.is_symlink() else target  # what it leads to is written, the link stays
     try:
         if target.exists() and not target.is_file():
             raise ArtifactError(f"{target} is not a regular file", "choose another --output")

@@ -24,6 +24,7 @@ from facerec.search import ENOUGH, Index, Search, Searchable
 from facerec.types import Embeddings, FloatArray, Gate
 
 KINDS = ("svm", "knn", "nearest")
+FEWEST = {"svm": 2, "knn": 1, "nearest": 1}  # people
 FOLDS = 5
 NEIGHBOURS = 5
 NEAREST = 3  # people that a decision names as the closest ones
@@ -198,7 +199,7 @@ class Classifier:
         """
         if len(photos) == 0:
             raise DataError("there are no training photos", "run `facerec detect` and `facerec embed` first")
-        if kind == "svm" and len(photos.people) < 2:
+        if len(photos.people) < FEWEST[kind]:
             raise DataError(
                 f"an SVM tells people apart, and there is only {photos.people[0]!r}",
                 "add a second person, or use --nearest, which goes by distance alone",

@@ -14,6 +14,7 @@ from facerec.artifacts import load_embeddings, save_embeddings
 from facerec.errors import SpaceError
 from facerec.galleries.file import FileGallery
 from facerec.galleries.people import people as listed
+from facerec.galleries.people import swapped
 from facerec.images import find_images
 from facerec.stages.enroll import enroll
 from facerec.types import Crop, Gate, Space
@@ -273,6 +274,85 @@ def test_two_names_of_one_person_are_put_together(run, project):
     assert (rows.labels == "ben").sum() == 10 and all((Path("processed") / s).is_file() for s in rows.sources)
     assert len(find_images(Path("raw_images/ben"))) == 10
     assert load_embeddings(GALLERY).people == ["ben"]
+
+
+def test_forgetting_takes_only_sheets_of_our_own(run, project):
+    """A photo may be called like one, and a folder like theirs."""
+    mine = [
+        Path("raw_images/ben/contact_sheet_2019.png"),
+        Path("raw_images/ben/explained/a.png"),
+        Path("holiday/contact_sheet.png"),
+    ]
+    for path in mine:
+        save(path, photo(1, [COLOURS["ben"]]))
+    assert run("forget", "ana", "--yes").code == 0
+    assert all(path.exists() for path in mine) and not Path("contact_sheets/raw.png").exists()
+
+
+@pytest.fixture
+def linked(project, tmp_path_factory):
+    """Ana's photos lie elsewhere: their folder here is a link."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "hers"
+    shutil.move("raw_images/ana", elsewhere)
+    Path("raw_images/ana").symlink_to(elsewhere)
+    return elsewhere
+
+
+def test_a_linked_folder_is_renamed_and_its_photos_stay_where_they_are(run, linked):
+    before = tree(linked)
+    assert run("rename", "ana", "eva").code == 0
+    assert Path("raw_images/eva").is_symlink() and tree(linked) == before
+    assert json.loads(run("detect", "--json").out)["failed"] == []
+    assert run("embed").code == 0 and "eva" in load_embeddings(Path("embeddings/faces.npz")).people
+    assert run("rename", "eva", "ben", "--merge").code == 0
+    assert len(find_images(Path("raw_images/ben"))) == 10 and not Path("raw_images/eva").exists()
+
+
+def test_forgetting_says_where_linked_photos_remain(run, linked):
+    answer = run("forget", "ana", "--yes", "--json")
+    assert answer.code == 3 and str(linked) in json.loads(answer.out)["left"]
+    assert len(find_images(linked)) == 5 and not Path("raw_images/ana").exists()
+
+
+def test_a_gallery_behind_a_link_is_written_where_it_lies(run, project, tmp_path_factory):
+    shared = tmp_path_factory.mktemp("shared") / "gallery.npz"
+    shutil.move(GALLERY, shared)
+    GALLERY.symlink_to(shared)
+    assert run("forget", "ana", "--yes").code in (0, 3)
+    assert GALLERY.is_symlink() and load_embeddings(shared).people == ["ben"]
+
+
+def test_what_is_erased_with_the_last_but_one_is_said(run, fakes):
+    photos(Path("raw_images"), {"ana": 3, "ben": 3})
+    for words in (["detect"], ["embed"], ["train", "--svm", "--threshold", "0.5"]):
+        assert run(*words).code == 0
+    erased = json.loads(run("forget", "ana", "--yes", "--json").out)["erased"]
+    assert any("svm.npz: the whole file" in line for line in erased)
+
+
+def test_clusters_in_another_folder_are_found(run, fakes):
+    for i in range(3):
+        save(Path(f"found/{i}.png"), photo(i, [COLOURS["ana"]]))
+    assert run("cluster", "found", "--output", "who").code == 0
+    assert run("forget", "person_001", "--yes").code == 1  # in every folder somebody else
+    assert run("cluster", "--output", "who", "--rename", "person_001", "ana").code == 0
+    assert run("rename", "ana", "eva").code == 0 and Path("who/eva").is_dir()
+    assert run("forget", "eva", "--yes").code == 0
+    assert not Path("who/eva").exists() and not Path("who/contact_sheet.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "old", "expected"),
+    [
+        ("train/ana/1.png", "ana", "train/eva/1.png"),
+        ("train/ana/ana/1.png", "ana", "train/eva/ana/1.png"),
+        ("test/test/1.png", "test", "test/eva/1.png"),
+        ("test/1.png", "test", "eva/1.png"),
+        ("train/ben/ana.png", "ana", "train/ben/ana.png"),
+    ],
+)
+def test_only_a_persons_own_folder_is_renamed(source, old, expected):
+    assert swapped(source, old, "eva") == expected
 
 
 def test_what_is_left_of_two_people_put_together_is_no_classifier(run, fakes):

@@ -39,13 +39,16 @@ def run(args: argparse.Namespace) -> Exit:
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             print("nothing was erased", file=sys.stderr)
             return Exit.ERROR
+    linked = project.linked(args.name)
     erased = forget(project, args.name, really=True)
-    left = find_traces(project, args.name)
+    left = find_traces(project, args.name) + [str(path) for path in linked if path.exists()]
     if tuned := catalogue.tuned_names():
         common.say(
             f"a fine-tuned model keeps what it learned of {args.name}, if it did: facerec models remove {tuned[0]}"
         )
-    common.say(f"pictures in folders of your choice (--output of predict, live, blur) may still show {args.name}")
+    common.say(
+        f"pictures in folders of your choice (--output of predict, live, blur, audit) may still show {args.name}"
+    )
     if args.json:
         common.print_json({"name": args.name, "erased": erased, "left": left})
     else:
@@ -53,5 +56,5 @@ def run(args: argparse.Namespace) -> Exit:
         for line in (line for line in erased if line not in plan):
             print(f"  {line}", file=sys.stderr)
         for line in left:
-            print(f"  still names {args.name}, not made by facerec: {line}", file=sys.stderr)
+            print(f"  still {args.name}'s or names them, not made by facerec: {line}", file=sys.stderr)
     return Exit.SOME_FAILED if left else Exit.OK

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
+from facerec import paths
 from facerec.commands import common
 from facerec.embedders import DEFAULT_MARGIN
-from facerec.errors import DataError, Exit, FacerecError, InputError
+from facerec.errors import ArtifactError, DataError, Exit, FacerecError, InputError
 
 HELP = "two photos: is the largest face of each the same person, and how sure is that"
 EXAMPLES = """\
@@ -44,7 +45,10 @@ def run(args: argparse.Namespace) -> Exit:
     from facerec.types import Crop
 
     gate, crop, flip = catalogue.gate(args.model), Crop(DEFAULT_MARGIN), False
-    if (there := open_gallery(args.gallery)).exists():
+    there = open_gallery(args.gallery)
+    if args.gallery != paths.GALLERY and not there.exists():
+        raise ArtifactError(f"there is no gallery {args.gallery}", "leave out --gallery for the model's own threshold")
+    if there.exists():
         gallery = there.about()
         if gallery.gate and gallery.space.model == args.model:
             gate, crop, flip = gallery.gate, gallery.space.crop, gallery.space.flip

@@ -12,6 +12,7 @@ from facerec.errors import DataError
 from facerec.galleries import Gallery
 from facerec.types import Embeddings, Space
 
+SPLITS = ("train", "test", "val")
 Pairs = tuple[tuple[str, str], ...]
 
 
@@ -36,8 +37,14 @@ def lookalikes_renamed(pairs: Pairs, old: str, new: str) -> Pairs:
 
 
 def swapped(source: str, old: str, new: str) -> str:
-    """A path in which every folder that is called by a person's old name has the new one."""
-    return str(PurePosixPath(*(new if part == old else part for part in PurePosixPath(source).parts)))
+    """A path […/][SPLIT/]NAME/… whose person's folder has the new name; a folder of theirs may be called so too."""
+    *folders, file = PurePosixPath(source).parts
+    if old in folders:
+        at = folders.index(old)
+        if old in SPLITS and folders[at + 1 : at + 2] == [old]:  # a person called as their split is
+            at += 1
+        folders[at] = new
+    return str(PurePosixPath(*folders, file))
 
 
 def renamed(about: Embeddings, old: str, new: str) -> Embeddings:

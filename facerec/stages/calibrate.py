@@ -15,6 +15,7 @@ from facerec.calibrate import Calibration, calibrate
 from facerec.classify import Classifier
 from facerec.errors import DataError, InputError, UsageError
 from facerec.galleries import Gallery, Where, open_gallery
+from facerec.galleries.file import dated
 from facerec.images import find_images, read_image
 from facerec.paths import GALLERY
 from facerec.recognizer import find_and_embed
@@ -73,7 +74,8 @@ def calibrate_file(
     if isinstance(known, Classifier):
         classifier = Classifier.load(file)
         classifier.gate = gate
-        classifier.save(file)
+        with dated(file):
+            classifier.save(file)
     else:
         known.edit(lambda about: replace(about, gate=gate))
     plot = file.with_suffix(".calibration.png")
@@ -93,7 +95,7 @@ def _strangers(
         raise UsageError(f"no photos in {folder}", "give a folder of photos of strangers")
     for path in progress(paths, len(paths), "strangers"):
         name = path.relative_to(folder).as_posix()
-        person = path.parent.name if path.parent != folder else name
+        person = name.split("/")[0]
         if person in enrolled:
             failed.append(Failure(name, f"{person} is in the gallery: no stranger"))
             continue

@@ -6,10 +6,12 @@ Nothing is believed about where things are: every manifest and every array file 
 
 from __future__ import annotations
 
+import contextlib
 import html
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,11 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from facerec.artifacts import load_embeddings, npz_kind, remove
-from facerec.classify import Classifier
-from facerec.errors import DataError, UsageError
+from facerec.classify import FEWEST, Classifier
+from facerec.errors import ArtifactError, DataError, UsageError
 from facerec.galleries import Database, Where, open_database
 from facerec.galleries import file as galleries
-from facerec.galleries.people import renamed, swapped, without
+from facerec.galleries.people import SPLITS, renamed, swapped, without
 from facerec.images import is_image
 from facerec.manifests import MANIFEST, Manifest, Record, read_manifest
 from facerec.paths import GALLERY
@@ -32,8 +34,9 @@ from facerec.types import Embeddings
 from facerec.video import is_video
 
 REPORTS = (".report.txt", ".report.json", ".confusion.png")
-SPLITS = ("train", "test", "val")
 DRAWN = ("contact_sheets", "explained")  # pictures of several people: who is on them is not written anywhere
+AUDITED = Path("audit/contact_sheet.png")  # one more
+NUMBERED = re.compile(r"person_\d+")  # a cluster's name before a user gives it one: in each folder somebody else
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,31 @@ class Project:
             if path.name == MANIFEST or path.name.endswith(f".{MANIFEST}"):
                 yield Manifest(path.parent, path.name)
 
+    def cluster_folders(self, name: str) -> list[Path]:
+        """Folders of `facerec cluster` that know a person."""
+        usual = self.root / "clusters"
+        found = []
+        for path in self.walk():
+            if path.name == clusters.STATE and (path.parent == usual or not NUMBERED.fullmatch(name)):
+                with contextlib.suppress(ArtifactError):  # another program's file
+                    found += [path.parent] if name in clusters.names(path.parent) else []
+        return found
+
+    def drew(self, path: Path) -> bool:
+        """Whether a file is a sheet of several people's faces, in the places where facerec puts them."""
+        if not is_image(path) or not path.is_relative_to(self.root):
+            return False
+        below = path.relative_to(self.root)
+        clustered = path.name == clusters.SHEET and (path.parent / clusters.STATE).exists()
+        return below.parts[0] in DRAWN or below == AUDITED or clustered
+
+    def linked(self, name: str) -> list[Path]:
+        """What links among a person's photos lead to: it is not the project's."""
+        found = []
+        for folder in {f for f in self.people_folders(name) if f.is_dir()}:
+            found += [p.resolve() for p in (folder, *folder.rglob("*")) if p.is_symlink() and p.exists()]
+        return sorted(found)
+
     def people_folders(self, name: str) -> Iterator[Path]:
         """Folders of a person's photos: raw_images/NAME, raw_images/train/NAME, the gallery's crops."""
         if Path(name).parts != (name,) or name == "..":
@@ -121,7 +149,9 @@ def forget(project: Project, name: str, *, really: bool) -> list[str]:
         rows, failures = _labels(path, kind)
         if name not in rows and name not in failures:
             continue
-        note(path, f"{rows.count(name)} of {len(rows)} vectors")
+        few = kind == "classifier" and len({*rows} - {name}) < FEWEST[Classifier.load(path).kind]
+        lost = "the whole file: too few people are left" if few else f"{rows.count(name)} of {len(rows)} vectors"
+        note(path, lost)
         if kind == "embeddings":
             if really:
                 galleries.forget(path, name)
@@ -136,10 +166,10 @@ def forget(project: Project, name: str, *, really: bool) -> list[str]:
                 note(report, "the whole file; `facerec train` writes it again")
                 if really:
                     remove(report)
-    if name in clusters.names(project.root / "clusters"):
-        note(project.root / "clusters" / name, "the cluster, its faces and vectors, and the edits that name it")
+    for folder in project.cluster_folders(name):
+        note(folder / name, "the cluster, its faces and vectors, and the edits that name it")
         if really:
-            photos = clusters.forget(project.root / "clusters", name)
+            photos = clusters.forget(folder, name)
             done.append(f"their photos stay where they are: {', '.join(photos)}")
     videos = []
     for manifest in list(project.manifests()):
@@ -149,7 +179,7 @@ def forget(project: Project, name: str, *, really: bool) -> list[str]:
             continue
         outputs = sum(len(r.outputs) for r in records)
         note(folder, f"{outputs} pictures of {len(records)} inputs, with their lines in {manifest.path.name}")
-        videos += [folder.parent / r.input for r in records if r.outputs and "seconds" in r.outputs[0]]
+        videos += [folder.parent / r.input for r in records if is_video(Path(r.input))]
         if really:
             with manifest:
                 manifest.forget([r.input for r in records])
@@ -166,9 +196,8 @@ def forget(project: Project, name: str, *, really: bool) -> list[str]:
     if not done:
         raise DataError(f"nobody called {name!r} is known here", "facerec people lists who is")
     for path in list(project.walk()):
-        drawn = path.suffix == ".png" and (path.stem.startswith("contact_sheet") or path.parent.name in DRAWN)
-        written = path.suffix in (".html", ".json") and "evaluation" in path.parts and _mentions(path, name)
-        if drawn or written:
+        evaluated = path.is_relative_to(project.root / "evaluation") and path.suffix in (".html", ".json")
+        if project.drew(path) or (evaluated and _mentions(path, name)):
             note(path, "the whole file; the command that wrote it writes it again")
             if really:
                 remove(path)
@@ -206,19 +235,18 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
     known |= {r.label for records in manifests.values() for r in records}
     database = project.database
     there = {n: held for n in (old, new) if database and (held := _held(database, n)) is not None}
-    clustered = clusters.names(project.root / "clusters")
-    known |= {*there, *clustered}
+    clustered = {name: project.cluster_folders(name) for name in (old, new)}
+    known |= {*there, *(name for name, folders in clustered.items() if folders)}
     if old not in known and not places:
         raise DataError(f"nobody called {old!r} is known here", "facerec people lists who is")
     if not merge and (new in known or any(f.exists() for f in project.people_folders(new))):
         raise UsageError(f"{new!r} exists already", "put the two together with --merge")
     moved: dict[Path, Path] = {}
     changed = []
-    if old in clustered:
+    for folder in clustered[old]:
         merged = partial(clusters.merge, names=[new, old])
-        change = merged if new in clustered else partial(clusters.rename, old=old, new=new)
-        clusters.edit(project.root / "clusters", change)
-        changed.append(f"clusters: {new}")
+        clusters.edit(folder, merged if folder in clustered[new] else partial(clusters.rename, old=old, new=new))
+        changed.append(f"{_shown(project, folder)}: {new}")
     if database and old in there:
         database.rename(old, new)
         changed.append(f"{database}: {there[old]} vectors")
@@ -226,18 +254,29 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
     for manifest, records in manifests.items():
         folder = manifest.folder
         for output in (folder / o["path"] for r in records if r.label == old for o in r.outputs):
-            _move(output, folder / _swap(output.relative_to(folder), old, new), moved)
+            _move(output, folder / swapped(output.relative_to(folder).as_posix(), old, new), moved)
     for place in places:
+        if place.is_symlink() and not place.with_name(new).exists():  # what it leads to is not the project's
+            there_now = [file.relative_to(place) for file in place.rglob("*") if file.is_file()]
+            place.rename(place.with_name(new))
+            moved |= {place / file: place.with_name(new) / file for file in there_now}
+            continue
         for file in sorted(p for p in place.rglob("*") if p.is_file()):
             _move(file, place.with_name(new) / file.relative_to(place), moved)
     for manifest, records in manifests.items():
         folder = manifest.folder
         for r in records:
             source = folder.parent / r.input
-            if r.label == old and source.exists() and "seconds" in (r.outputs or [{}])[0]:  # a video's name is a label
-                stem = new if source.stem == old else source.stem
-                base = folder.parent / _swap(Path(r.input), old, new)
-                _move(source, base.with_name(stem + source.suffix), moved)
+            if r.label != old or not is_video(source) or not source.exists():
+                continue
+            if not source.resolve().is_relative_to(project.root.resolve()):
+                changed.append(f"{source} stays where it is: called so, its frames are {old}'s again")
+                continue
+            stem = new if source.stem == old else source.stem  # a video's name, or its folder's, is a label
+            parts = [*source.parent.parts]
+            if old in parts:
+                parts[len(parts) - 1 - parts[::-1].index(old)] = new
+            _move(source, Path(*parts, stem + source.suffix), moved)
     for manifest, records in manifests.items():
         if number := sum(r.label == old for r in records):
             _rewrite(manifest, records, old, new, moved)
@@ -255,7 +294,8 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
             _train(path, classifier, photos)
             for suffix in REPORTS:
                 remove(path.with_suffix(suffix))
-        changed.append(f"{_shown(project, path)}: {labels.count(old)} vectors")
+        kept = f"{labels.count(old)} vectors" if path.exists() else "erased, too few people are left"
+        changed.append(f"{_shown(project, path)}: {kept}")
     if moved:
         changed.append(f"{len(moved)} files moved")
     return changed
@@ -310,15 +350,14 @@ def _rewrite(manifest: Manifest, records: list[Record], old: str, new: str, move
                 r.label = new
                 r.options = {**r.options, **({"label": new} if "label" in r.options else {})}
                 source = moved.get(folder.parent / r.input)
-                r.input = manifest.key(source) if source else swapped(r.input, old, new)
+                if source:
+                    r.input = manifest.key(source)
+                elif not (folder.parent / r.input).exists():
+                    r.input = swapped(r.input, old, new)
                 for output in r.outputs:
                     if target := moved.get(folder / output["path"]):
                         output["path"] = target.relative_to(folder).as_posix()
             manifest.records[r.input] = r
-
-
-def _swap(path: Path, old: str, new: str) -> Path:
-    return Path(*(new if part == old else part for part in path.parts))
 
 
 def _move(source: Path, target: Path, moved: dict[Path, Path]) -> None:
@@ -331,11 +370,11 @@ def _move(source: Path, target: Path, moved: dict[Path, Path]) -> None:
         free = target.with_name(f"{target.stem}-{number}{target.suffix}")
         number += 1
     free.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    source.replace(free)
+    shutil.move(source, free)  # perhaps through a link, to another disk
     moved[source] = free
     parent = source.parent
     while not any(parent.iterdir()):
-        parent.rmdir()
+        remove(parent)
         parent = parent.parent
 
 
