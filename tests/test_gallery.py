@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import shutil
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -306,6 +307,21 @@ def test_a_linked_folder_is_renamed_and_its_photos_stay_where_they_are(run, link
     assert run("embed").code == 0 and "eva" in load_embeddings(Path("embeddings/faces.npz")).people
     assert run("rename", "eva", "ben", "--merge").code == 0
     assert len(find_images(Path("raw_images/ben"))) == 10 and not Path("raw_images/eva").exists()
+
+
+def test_a_name_is_the_same_in_every_spelling(run, fakes):
+    """macOS writes ë as two characters in the names of folders, a keyboard as one."""
+    one, two = (unicodedata.normalize(form, "Zo\u00eb") for form in ("NFC", "NFD"))
+    photos(Path("raw_images"), {"ana": 3, "ben": 3})
+    Path("raw_images/ana").rename(Path("raw_images") / two)
+    for words in (["detect"], ["embed"]):
+        assert run(*words).code == 0
+    assert run("enroll", one, face("ana", 9)).code == 0
+    shutil.rmtree("in")
+    assert run("rename", one, "ana").code == 0
+    assert set(load_embeddings(Path("embeddings/faces.npz")).people) == {"ana", "ben"}
+    assert run("rename", "ana", two).code == 0 and run("forget", one, "--yes").code == 0
+    assert traces(one) == traces(two) == [] and run("forget", one, "--yes").code == 1
 
 
 def test_forgetting_says_where_linked_photos_remain(run, linked):

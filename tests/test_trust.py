@@ -101,8 +101,8 @@ def test_a_gallery_is_calibrated_and_the_gate_used_everywhere(tmp_path, monkeypa
     for name in people[:3]:
         assert run("enroll", name, samples / "train" / name, "--force").code in (0, 3)
     for name in people[2:]:  # one of them is enrolled: no stranger
-        (tmp_path / "strangers").mkdir(exist_ok=True)
-        (tmp_path / "strangers" / name).symlink_to(samples / "train" / name)
+        (tmp_path / "strangers" / name).mkdir(parents=True)  # as detect takes them: the first folder is the person
+        (tmp_path / "strangers" / name / "2020").symlink_to(samples / "train" / name)
     options = ["--strangers", "strangers", "--fmr", "0.05", "--fpir", "0.2"]
     answer = run("calibrate", *options, "--json")
     assert answer.code == 0, answer.err
@@ -115,6 +115,7 @@ def test_a_gallery_is_calibrated_and_the_gate_used_everywhere(tmp_path, monkeypa
     a, b, *_ = find_images(samples / "val" / people[0])
     assert json.loads(run("verify", a, b, "--json").out)["threshold"] == threshold
     assert "calibrated" in run("people").out
+    assert run("verify", a, b, "--gallery", "gone.npz").code == 1
     assert run("calibrate", "--strangers", "strangers").code == 1  # 0.001 is more than they can carry
     assert load_embeddings(Path("embeddings/gallery.npz")).gate.threshold == threshold
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -132,7 +133,12 @@ def gallery_rows(
 
 def require_name(name: str) -> None:
     """Raises `UsageError` for what cannot be a person's name and a folder's."""
-    if not name.strip() or name != name.strip() or name.startswith(".") or any(c in name for c in "/\\\0\n\r\t"):
+    if (
+        not name.strip()
+        or name != name.strip()
+        or name.startswith(".")
+        or any(c in "/\\" or unicodedata.category(c) == "Cc" for c in name)
+    ):
         raise UsageError(f"{name!r} cannot be a person's name", "use letters, digits, spaces, hyphens")
     if name in ("unknown", "no face"):
         raise UsageError(f"{name!r} is an answer, not a name", "choose another")

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import html
+import itertools
 import json
 import os
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -90,6 +92,15 @@ class Project:
                 with contextlib.suppress(ArtifactError):  # another program's file
                     found += [path.parent] if name in clusters.names(path.parent) else []
         return found
+
+    def spellings(self, name: str) -> list[str]:
+        """The ways in which a name is written here: ë is one character, or two as macOS writes it in folders."""
+        tops = [self.root / "raw_images", *(self.root / "raw_images" / split for split in SPLITS)]
+        known = {folder.name for top in tops for folder in top.glob("*") if folder.is_dir()}
+        known |= {label for path, kind in self.arrays() for label in itertools.chain(*_labels(path, kind))}
+        known |= {r.label for m in self.manifests() for r in read_manifest(m.folder, m.path.name) if r.label}
+        same = unicodedata.normalize("NFC", name)
+        return sorted({name, *(k for k in known if unicodedata.normalize("NFC", k) == same)})
 
     def drew(self, path: Path) -> bool:
         """Whether a file is a sheet of several people's faces, in the places where facerec puts them."""
