@@ -270,6 +270,7 @@ def test_predict_on_the_test_set_tells_the_truth(project, run):
     one, again = (run("predict", "--sample", "--seed", "3").out for _ in range(2))
     assert one == again and one.startswith("right: ") and "1 of 1 right" in one
     assert "0 of 6 right" in run("predict", "--batch", "6", "--threshold", "0").out
+    assert "cosine distance" in run("predict", "--batch", "6", "--metric", "cosine").out
     embeddings = Path("embeddings/faces.npz")
     failures = (Failure("raw_images/ana/wall.png", "no face", "ana", "test"),)
     save_embeddings(Path("lossy.npz"), replace(load_embeddings(embeddings), failures=failures))

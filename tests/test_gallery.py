@@ -253,6 +253,7 @@ def test_renaming_reaches_every_file_and_the_stages_go_on_from_there(run, projec
     assert run("rename", "ana", "ben").code == 2
     assert run("rename", "ana", "../x").code == 2
     assert run("rename", "nobody", "x").code == 1
+    assert run("rename", "ana", "a\x1b[31m").code == 2 and "too long" in run("rename", "ana", "李" * 90).err
     answer = run("rename", "ana", "Ünal 李", "--json")
     assert answer.code == 0 and json.loads(answer.out)["changed"]
     left = [t for t in traces("ana") if "evaluation" not in t]

@@ -205,7 +205,8 @@ def _predict_test_set(args: argparse.Namespace) -> Exit:
             common.print_json(row)
         else:
             verdict, answer = "right" if ok else "WRONG", decision.name or "unknown"
-            print(f"{verdict}: {answer} (truth {label}), distance {decision.distance:.2f}, {source}")
+            apart = _distance(decision.distance, args.metric == "cosine")
+            print(f"{verdict}: {answer} (truth {label}), {apart}, {source}")
     for failure in lost:
         if args.json:
             common.print_json({"image": failure.source, "truth": failure.label, "name": None, "right": False})

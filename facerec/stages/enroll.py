@@ -22,6 +22,8 @@ from facerec.stages.common import require_npz
 from facerec.stages.names import names_of
 from facerec.types import Detector, Embedder, Embeddings, Face, Failure, Gate, Image, StageReport
 
+LONGEST = 200  # bytes of a name: disks take 255, and files' names are longer
+
 
 @dataclass
 class EnrollReport(StageReport):
@@ -140,6 +142,8 @@ def require_name(name: str) -> None:
         or any(c in "/\\" or unicodedata.category(c) == "Cc" for c in name)
     ):
         raise UsageError(f"{name!r} cannot be a person's name", "use letters, digits, spaces, hyphens")
+    if len(name.encode(errors="replace")) > LONGEST:
+        raise UsageError(f"{name[:20]}… is too long for the name of a folder", "use a shorter one")
     if name in ("unknown", "no face"):
         raise UsageError(f"{name!r} is an answer, not a name", "choose another")
     if name in ("train", "test", "val"):
