@@ -60,8 +60,13 @@ def atomic_path(target: Path) -> Iterator[Path]:
     Raises:
         ArtifactError: the disk is full, or the folder cannot be written.
     """
-    target = target.resolve() if target.is_symlink() else target  # what it leads to is written, the link stays
     try:
+        if target.is_symlink():  # what it leads to is written, and the link stays
+            link, target = target, Path(os.path.realpath(target))
+            if not target.parent.is_dir():
+                raise ArtifactError(
+                    f"{link} leads to {target}, which is not there", "mount its disk, or remove the link"
+                )
         if target.exists() and not target.is_file():
             raise ArtifactError(f"{target} is not a regular file", "choose another --output")
         make_folder(target.parent)

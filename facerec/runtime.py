@@ -202,7 +202,8 @@ class Stemmed:
     """
 
     def __init__(self, rest: Any, about: dict[str, str], threads: int) -> None:
-        self._about, self._threads = about, threads
+        self._param, self._weights = about["facerec stem"], base64.b64decode(about["facerec stem weights"])
+        self._threads = threads
         self._inputs = [SimpleNamespace(name="image", shape=json.loads(about["facerec stem input"]))]
         self._rest = rest
         self._between = rest.get_inputs()[0]
@@ -221,8 +222,8 @@ class Stemmed:
     def _make_stem(self, threads: int) -> Net:
         with tempfile.TemporaryDirectory(prefix="facerec-") as name:  # ncnn reads files only
             param, weights = Path(name, "stem.param"), Path(name, "stem.bin")
-            param.write_text(self._about["facerec stem"])
-            weights.write_bytes(base64.b64decode(self._about["facerec stem weights"]))
+            param.write_text(self._param)
+            weights.write_bytes(self._weights)
             return Net(param, weights, threads)
 
     def get_inputs(self) -> list[SimpleNamespace]:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -76,7 +77,7 @@ class Video:
         self._capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
             raise InputError("not a video that can be read, or cut off", "copy or convert it again")
-        self._next = 0
+        self._next, self._searchable = 0, True
         self._last, self._shift = 0.0, 0.0  # time of the last frame; what is added to the file's own
         self.ended_at: int | None = None  # the first frame that was asked for and could not be decoded
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
@@ -135,10 +136,11 @@ class Video:
     def read(self, index: int) -> Frame | None:
         """The frame with this number (not before the last one read); None after the end."""
         here = self._next
-        if index - here > SEEK_GAP:
+        if index - here > SEEK_GAP and self._searchable:
             if self._jump(index) and (frame := self._decoded()) is not None:
                 return frame
             if not self._jump(here):
+                self._searchable = False
                 self._from_start()
         while self._next < index and self._capture.grab():  # one by one, to see where it ends
             self._next += 1
@@ -226,12 +228,10 @@ class Camera:
     def _capture_frames(self) -> None:
         start, index = time.monotonic(), 0
         while self._running:
-            ok, bgr = self._capture.read()
-            back = ok or self._reopen()
-            if not ok and back:
-                continue
+            ok, read = self._capture.read()
+            bgr = read if ok else self._reopen()
             with self._news:
-                if not ok:
+                if bgr is None:
                     self._running = False
                 else:
                     seconds = round(time.monotonic() - start, 3)
@@ -239,21 +239,22 @@ class Camera:
                     index += 1
                 self._news.notify_all()
 
-    def _reopen(self) -> bool:
-        """Tries to get a camera back that stopped; a file is at its end."""
+    def _reopen(self) -> Any:
+        """Tries to get a camera back that stopped, until it gives a picture; a file is at its end."""
         if isinstance(self.source, str) and "://" not in self.source:
-            return False
+            return None
         self._say(f"camera {self.source} gives no pictures any more: trying to open it again")
         deadline = time.monotonic() + PATIENCE
         while self._running and time.monotonic() < deadline:
             self._capture.release()
             self._capture = cv2.VideoCapture(self.source)
-            if self._capture.isOpened() and self._capture.grab():  # some open, and give nothing
+            ok, bgr = self._capture.read() if self._capture.isOpened() else (False, None)  # some open, and give nothing
+            if ok:
                 self._say(f"camera {self.source} is back")
-                return True
+                return bgr
             time.sleep(RETRY)
         self.lost = self._running
-        return False
+        return None
 
     def frames(self) -> Generator[Frame, None, None]:
         """The newest frame each time one is asked for, never the same twice; ends when the camera does."""

@@ -283,6 +283,8 @@ def test_forgetting_takes_only_sheets_of_our_own(run, project):
     mine = [
         Path("raw_images/ben/contact_sheet_2019.png"),
         Path("raw_images/ben/explained/a.png"),
+        Path("explained/mine/a.png"),
+        Path("explained/a.jpg"),
         Path("holiday/contact_sheet.png"),
     ]
     for path in mine:
@@ -331,12 +333,29 @@ def test_forgetting_says_where_linked_photos_remain(run, linked):
     assert len(find_images(linked)) == 5 and not Path("raw_images/ana").exists()
 
 
+def test_a_link_inside_the_project_leads_to_the_new_name(run, fakes):
+    photos(Path("raw_images/test"), {"ana": 3, "ben": 3})
+    Path("raw_images/train").mkdir()
+    for name in ("ana", "ben"):
+        Path("raw_images/train", name).symlink_to(f"../test/{name}")
+    assert run("detect").code == 0 and run("rename", "ana", "eva").code == 0
+    assert len(find_images(Path("raw_images/train/eva"))) == 3 and not Path("raw_images/train/ana").is_symlink()
+
+
+def test_nobody_is_called_by_nothing(run, project):
+    before = tree(Path())
+    assert run("forget", "", "--yes").code == run("rename", "", "eva").code == 2
+    assert tree(Path()) == before
+
+
 def test_a_gallery_behind_a_link_is_written_where_it_lies(run, project, tmp_path_factory):
     shared = tmp_path_factory.mktemp("shared") / "gallery.npz"
     shutil.move(GALLERY, shared)
     GALLERY.symlink_to(shared)
     assert run("forget", "ana", "--yes").code in (0, 3)
     assert GALLERY.is_symlink() and load_embeddings(shared).people == ["ben"]
+    shutil.rmtree(shared.parent)
+    assert "which is not there" in run("enroll", "eva", face("cleo")).err and not shared.parent.exists()
 
 
 def test_what_is_erased_with_the_last_but_one_is_said(run, fakes):
@@ -354,7 +373,10 @@ def test_clusters_in_another_folder_are_found(run, fakes):
     assert run("forget", "person_001", "--yes").code == 1  # in every folder somebody else
     assert run("cluster", "--output", "who", "--rename", "person_001", "ana").code == 0
     assert run("rename", "ana", "eva").code == 0 and Path("who/eva").is_dir()
-    assert run("forget", "eva", "--yes").code == 0
+    Path("copy").mkdir()
+    shutil.copy("who/clusters.json", "copy")  # without the vectors, which are hidden: not one of ours any more
+    answer = run("forget", "eva", "--yes")
+    assert answer.code == 3 and "copy/clusters.json" in answer.err
     assert not Path("who/eva").exists() and not Path("who/contact_sheet.png").exists()
 
 

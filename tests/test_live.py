@@ -245,9 +245,6 @@ class FakeCapture:
         self.left -= 1
         return (self.left >= 0, self.picture[..., ::-1])
 
-    def grab(self):
-        return self.left > 0
-
     def release(self):
         pass
 
@@ -288,6 +285,15 @@ def test_a_camera_that_opens_but_gives_nothing_is_given_up(camera, monkeypatch):
     with source:
         assert len(list(source.frames())) <= 6
     assert source.lost and len(said) == 1
+
+
+def test_a_camera_that_gives_a_picture_a_connection_gives_each(camera):
+    """As a page does that shows the last one."""
+    source, _ = camera(1, back=True)
+    with source, contextlib.closing(source.frames()) as frames:
+        indices = [next(frames).index for _ in range(5)]
+    assert len(set(indices)) == 5
+    assert not source.lost
 
 
 def test_a_camera_that_comes_back_goes_on(camera):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import math
@@ -60,9 +61,10 @@ def rate(text: str) -> float:
 
 def photo(text: str) -> Path:
     """An argument's photo, which is there."""
-    if not (path := Path(text)).exists():
-        raise argparse.ArgumentTypeError(f"there is no {text}")
-    return path
+    with contextlib.suppress(OSError):  # a name that is too long for the disk
+        if (path := Path(text)).exists():
+            return path
+    raise argparse.ArgumentTypeError(f"there is no {text}")
 
 
 def folder(text: str) -> Path:

@@ -38,7 +38,9 @@ def lookalikes_renamed(pairs: Pairs, old: str, new: str) -> Pairs:
 
 def swapped(source: str, old: str, new: str) -> str:
     """A path […/][SPLIT/]NAME/… whose person's folder has the new name; a folder of theirs may be called so too."""
-    *folders, file = PurePosixPath(source).parts
+    if "://" in source:
+        return source  # in a store nothing is renamed
+    *folders, file = PurePosixPath(source).parts or ("",)
     if old in folders:
         at = folders.index(old)
         if old in SPLITS and folders[at + 1 : at + 2] == [old]:  # a person called as their split is

@@ -88,7 +88,9 @@ class Project:
         usual = self.root / "clusters"
         found = []
         for path in self.walk():
-            if path.name == clusters.STATE and (path.parent == usual or not NUMBERED.fullmatch(name)):
+            if path.name != clusters.STATE or not (path.parent / clusters.VECTORS).exists():
+                continue  # or a copy without what is hidden
+            if path.parent == usual or not NUMBERED.fullmatch(name):
                 with contextlib.suppress(ArtifactError):  # another program's file
                     found += [path.parent] if name in clusters.names(path.parent) else []
         return found
@@ -98,23 +100,30 @@ class Project:
         tops = [self.root / "raw_images", *(self.root / "raw_images" / split for split in SPLITS)]
         known = {folder.name for top in tops for folder in top.glob("*") if folder.is_dir()}
         known |= {label for path, kind in self.arrays() for label in itertools.chain(*_labels(path, kind))}
+        for path in self.walk():
+            if path.name == clusters.STATE:
+                with contextlib.suppress(ArtifactError):
+                    known |= {*clusters.names(path.parent)}
         known |= {r.label for m in self.manifests() for r in read_manifest(m.folder, m.path.name) if r.label}
         same = unicodedata.normalize("NFC", name)
         return sorted({name, *(k for k in known if unicodedata.normalize("NFC", k) == same)})
 
     def drew(self, path: Path) -> bool:
         """Whether a file is a sheet of several people's faces, in the places where facerec puts them."""
-        if not is_image(path) or not path.is_relative_to(self.root):
-            return False
-        below = path.relative_to(self.root)
-        clustered = path.name == clusters.SHEET and (path.parent / clusters.STATE).exists()
-        return below.parts[0] in DRAWN or below == AUDITED or clustered
+        if path.name == clusters.SHEET and (path.parent / clusters.STATE).exists():
+            return True
+        ours = path == self.root / AUDITED or path.parent in [self.root / folder for folder in DRAWN]
+        return ours and path.suffix == ".png"
 
     def linked(self, name: str) -> list[Path]:
         """What links among a person's photos lead to: it is not the project's."""
         found = []
         for folder in {f for f in self.people_folders(name) if f.is_dir()}:
             found += [p.resolve() for p in (folder, *folder.rglob("*")) if p.is_symlink() and p.exists()]
+        for manifest in self.manifests():
+            inputs = (r.input for r in read_manifest(manifest.folder, manifest.path.name) if r.label == name)
+            videos = (manifest.folder.parent / i for i in inputs if is_video(Path(i)))
+            found += [v.resolve() for v in videos if v.is_symlink() and v.exists()]
         return sorted(found)
 
     def people_folders(self, name: str) -> Iterator[Path]:
@@ -144,8 +153,11 @@ def forget(project: Project, name: str, *, really: bool) -> list[str]:
         What is (or would be) erased or changed, a line each.
 
     Raises:
+        UsageError: no name.
         DataError: nobody of that name is known.
     """
+    if not name.strip():
+        raise UsageError("whose?", "give a name")
     done: list[str] = []
 
     def note(path: Path, what: str) -> None:
@@ -203,7 +215,7 @@ def forget(project: Project, name: str, *, really: bool) -> list[str]:
         if really:
             remove(video)
             if video.parent.name == name and not any(video.parent.iterdir()):
-                video.parent.rmdir()
+                remove(video.parent)
     if not done:
         raise DataError(f"nobody called {name!r} is known here", "facerec people lists who is")
     for path in list(project.walk()):
@@ -237,6 +249,8 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
         DataError: nobody is called by the old one.
     """
     require_name(new)
+    if not old.strip():
+        raise UsageError("who?", "give a name")
     if old == new:
         raise UsageError(f"{old!r} is called that already", "give another name")
     files = {path: (kind, _labels(path, kind)[0]) for path, kind in project.arrays()}
@@ -252,6 +266,11 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
         raise DataError(f"nobody called {old!r} is known here", "facerec people lists who is")
     if not merge and (new in known or any(f.exists() for f in project.people_folders(new))):
         raise UsageError(f"{new!r} exists already", "put the two together with --merge")
+    for folder in clustered[old]:
+        if folder not in clustered[new] and new.casefold() in (
+            n.casefold() for n in clusters.names(folder) if n != old
+        ):
+            raise UsageError(f"{_shown(project, folder)} has a {new!r} but for upper and lower case", "write it so")
     moved: dict[Path, Path] = {}
     changed = []
     for folder in clustered[old]:
@@ -266,10 +285,15 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
         folder = manifest.folder
         for output in (folder / o["path"] for r in records if r.label == old for o in r.outputs):
             _move(output, folder / swapped(output.relative_to(folder).as_posix(), old, new), moved)
-    for place in places:
-        if place.is_symlink() and not place.with_name(new).exists():  # what it leads to is not the project's
+    folders = {place.resolve() for place in places if not place.is_symlink()}
+    for place in sorted(places, key=lambda place: not place.is_symlink()):
+        if place.is_symlink() and not place.with_name(new).exists():  # what it leads to is seldom the project's
             there_now = [file.relative_to(place) for file in place.rglob("*") if file.is_file()]
+            real = place.resolve()
             place.rename(place.with_name(new))
+            if real in folders:
+                place.with_name(new).unlink()
+                place.with_name(new).symlink_to(os.path.relpath(real.with_name(new), place.parent.resolve()))
             moved |= {place / file: place.with_name(new) / file for file in there_now}
             continue
         for file in sorted(p for p in place.rglob("*") if p.is_file()):
@@ -280,13 +304,11 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
             source = folder.parent / r.input
             if r.label != old or not is_video(source) or not source.exists():
                 continue
-            if not source.resolve().is_relative_to(project.root.resolve()):
+            if not source.parent.resolve().is_relative_to(project.root.resolve()):
                 changed.append(f"{source} stays where it is: called so, its frames are {old}'s again")
                 continue
             stem = new if source.stem == old else source.stem  # a video's name, or its folder's, is a label
-            parts = [*source.parent.parts]
-            if old in parts:
-                parts[len(parts) - 1 - parts[::-1].index(old)] = new
+            parts = [new if part == old else part for part in source.parent.parts]
             _move(source, Path(*parts, stem + source.suffix), moved)
     for manifest, records in manifests.items():
         if number := sum(r.label == old for r in records):
