@@ -59,12 +59,12 @@ def rate(text: str) -> float:
     return value
 
 
-def photo(text: str) -> Path:
-    """An argument's photo, which is there."""
+def require_photo(path: Path) -> None:
+    """Raises `UsageError` where a photo that was named is not there."""
     with contextlib.suppress(OSError):  # a name that is too long for the disk
-        if (path := Path(text)).exists():
-            return path
-    raise argparse.ArgumentTypeError(f"there is no {text}")
+        if path.exists():
+            return
+    raise UsageError(f"there is no {path}", "give a photo")
 
 
 def folder(text: str) -> Path:

@@ -22,7 +22,7 @@ facerec explain img.jpg --gallery embeddings/gallery.npz --json"""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument("image", type=common.photo)
+    parser.add_argument("image", type=Path)
     common.add_names_arguments(parser)
     parser.add_argument("--output", type=Path, default=Path("explained"), help="folder (default: %(default)s)")
     parser.add_argument("--processed", type=Path, default=paths.PROCESSED, help="default: %(default)s")
@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> Exit:
     from facerec.stages.common import copies_of
     from facerec.stages.explain import side_by_side
 
+    common.require_photo(args.image)
     (picture,) = copies_of([args.image], args.output, lambda _: ".png")
     try:
         image = read_image(args.image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from facerec import paths
 from facerec.commands import common
@@ -19,7 +20,7 @@ facerec verify a.jpg b.jpg --threshold 0.8 --json"""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument("photos", nargs=2, type=common.photo, metavar="PHOTO")
+    parser.add_argument("photos", nargs=2, type=Path, metavar="PHOTO")
     parser.add_argument(
         "--threshold",
         type=common.distance,
@@ -45,6 +46,8 @@ def run(args: argparse.Namespace) -> Exit:
     from facerec.types import Crop
 
     gate, crop, flip = catalogue.gate(args.model), Crop(DEFAULT_MARGIN), False
+    for photo in args.photos:
+        common.require_photo(photo)
     there = open_gallery(args.gallery)
     if args.gallery != paths.GALLERY and not there.exists():
         raise ArtifactError(f"there is no gallery {args.gallery}", "leave out --gallery for the model's own threshold")
