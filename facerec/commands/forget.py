@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from facerec.commands import common
-from facerec.errors import DataError, Exit, UsageError
+from facerec.errors import Exit, UsageError
 
 HELP = "erase a person: gallery, classifiers, crops, raw images, their videos, manifests, reports"
 EXAMPLES = """\
@@ -28,20 +28,7 @@ def run(args: argparse.Namespace) -> Exit:
     from facerec.stages.people import find_traces, forget
 
     project = common.project(args.gallery)
-    names = project.spellings(args.name)
-
-    def erase(*, really: bool) -> list[str]:
-        done, unknown = list[str](), list[DataError]()
-        for name in names:
-            try:
-                done += forget(project, name, really=really)
-            except DataError as error:
-                unknown.append(error)
-        if not done:
-            raise unknown[0]
-        return done
-
-    plan = erase(really=False)
+    plan = forget(project, args.name, really=False)
     print(f"forget {args.name}: this will be erased or changed", file=sys.stderr)
     for line in plan:
         print(f"  {line}", file=sys.stderr)
@@ -52,10 +39,9 @@ def run(args: argparse.Namespace) -> Exit:
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             print("nothing was erased", file=sys.stderr)
             return Exit.ERROR
-    linked = [path for name in names for path in project.linked(name)]
-    erased = erase(really=True)
-    left = [trace for name in names for trace in find_traces(project, name)]
-    left += [str(path) for path in linked if path.exists()]
+    linked = project.linked(args.name)
+    erased = forget(project, args.name, really=True)
+    left = find_traces(project, args.name) + [str(path) for path in linked if path.exists()]
     if tuned := catalogue.tuned_names():
         common.say(
             f"a fine-tuned model keeps what it learned of {args.name}, if it did: facerec models remove {tuned[0]}"

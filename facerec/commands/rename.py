@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from facerec.commands import common
-from facerec.errors import DataError, Exit
+from facerec.errors import Exit
 
 HELP = "give a person another name, in the gallery, classifiers, photos and crops"
 EXAMPLES = """\
@@ -26,15 +26,7 @@ def run(args: argparse.Namespace) -> Exit:
     """Renames in everything that knows the person."""
     from facerec.stages.people import rename
 
-    project = common.project(args.gallery)
-    changed, unknown = list[str](), list[DataError]()
-    for old in [name for name in project.spellings(args.old) if name != args.new] or [args.old]:
-        try:
-            changed += rename(project, old, args.new, merge=args.merge or bool(changed))
-        except DataError as error:
-            unknown.append(error)
-    if not changed:
-        raise unknown[0]
+    changed = rename(common.project(args.gallery), args.old, args.new, merge=args.merge)
     if args.json:
         common.print_json({"old": args.old, "new": args.new, "changed": changed})
     else:

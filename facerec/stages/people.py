@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import html
-import itertools
 import json
 import os
 import re
@@ -95,19 +94,6 @@ class Project:
                     found += [path.parent] if name in clusters.names(path.parent) else []
         return found
 
-    def spellings(self, name: str) -> list[str]:
-        """The ways in which a name is written here: ë is one character, or two as macOS writes it in folders."""
-        tops = [self.root / "raw_images", *(self.root / "raw_images" / split for split in SPLITS)]
-        known = {folder.name for top in tops for folder in top.glob("*") if folder.is_dir()}
-        known |= {label for path, kind in self.arrays() for label in itertools.chain(*_labels(path, kind))}
-        for path in self.walk():
-            if path.name == clusters.STATE:
-                with contextlib.suppress(ArtifactError):
-                    known |= {*clusters.names(path.parent)}
-        known |= {r.label for m in self.manifests() for r in read_manifest(m.folder, m.path.name) if r.label}
-        same = unicodedata.normalize("NFC", name)
-        return sorted({name, *(k for k in known if unicodedata.normalize("NFC", k) == same)})
-
     def drew(self, path: Path) -> bool:
         """Whether a file is a sheet of several people's faces, in the places where facerec puts them."""
         if path.name == clusters.SHEET and (path.parent / clusters.STATE).exists():
@@ -118,10 +104,13 @@ class Project:
     def linked(self, name: str) -> list[Path]:
         """What links among a person's photos lead to: it is not the project's."""
         found = []
-        for folder in {f for f in self.people_folders(name) if f.is_dir()}:
+        people = [folder for spelling in _spellings(name) for folder in self.people_folders(spelling)]
+        for folder in {f for f in people if f.is_dir()}:
             found += [p.resolve() for p in (folder, *folder.rglob("*")) if p.is_symlink() and p.exists()]
         for manifest in self.manifests():
-            inputs = (r.input for r in read_manifest(manifest.folder, manifest.path.name) if r.label == name)
+            inputs = (
+                r.input for r in read_manifest(manifest.folder, manifest.path.name) if r.label in _spellings(name)
+            )
             videos = (manifest.folder.parent / i for i in inputs if is_video(Path(i)))
             found += [v.resolve() for v in videos if v.is_symlink() and v.exists()]
         return sorted(found)
@@ -158,6 +147,20 @@ def forget(project: Project, name: str, *, really: bool) -> list[str]:
     """
     if not name.strip():
         raise UsageError("whose?", "give a name")
+    done = [line for spelling in _spellings(name) for line in _forget(project, spelling, really=really)]
+    if not done:
+        raise DataError(f"nobody called {name!r} is known here", "facerec people lists who is")
+    for path in list(project.walk()):
+        evaluated = path.is_relative_to(project.root / "evaluation") and path.suffix in (".html", ".json")
+        if project.drew(path) or (evaluated and any(_mentions(path, spelling) for spelling in _spellings(name))):
+            done.append(f"{_shown(project, path)}: the whole file; the command that wrote it writes it again")
+            if really:
+                remove(path)
+    return done
+
+
+def _forget(project: Project, name: str, *, really: bool) -> list[str]:
+    """What is written in this spelling; nothing where nobody is."""
     done: list[str] = []
 
     def note(path: Path, what: str) -> None:
@@ -216,20 +219,12 @@ def forget(project: Project, name: str, *, really: bool) -> list[str]:
             remove(video)
             if video.parent.name == name and not any(video.parent.iterdir()):
                 remove(video.parent)
-    if not done:
-        raise DataError(f"nobody called {name!r} is known here", "facerec people lists who is")
-    for path in list(project.walk()):
-        evaluated = path.is_relative_to(project.root / "evaluation") and path.suffix in (".html", ".json")
-        if project.drew(path) or (evaluated and _mentions(path, name)):
-            note(path, "the whole file; the command that wrote it writes it again")
-            if really:
-                remove(path)
     return done
 
 
 def find_traces(project: Project, name: str) -> list[str]:
     """Files below the project that still name a person, in their path or their content."""
-    return [_shown(project, path) for path in project.walk() if _mentions(path, name)]
+    return [_shown(project, path) for path in project.walk() if any(_mentions(path, s) for s in _spellings(name))]
 
 
 def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list[str]:
@@ -253,6 +248,17 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
         raise UsageError("who?", "give a name")
     if old == new:
         raise UsageError(f"{old!r} is called that already", "give another name")
+    changed: list[str] = []
+    for spelling in _spellings(old):
+        if spelling != new:
+            changed += _rename(project, spelling, new, merge or bool(changed))
+    if not changed:
+        raise DataError(f"nobody called {old!r} is known here", "facerec people lists who is")
+    return changed
+
+
+def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
+    """What is written in this spelling; nothing where nobody is."""
     files = {path: (kind, _labels(path, kind)[0]) for path, kind in project.arrays()}
     manifests = {m: list(read_manifest(m.folder, m.path.name)) for m in project.manifests()}
     places = [f for f in project.people_folders(old) if f.is_dir()]
@@ -263,7 +269,7 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
     clustered = {name: project.cluster_folders(name) for name in (old, new)}
     known |= {*there, *(name for name, folders in clustered.items() if folders)}
     if old not in known and not places:
-        raise DataError(f"nobody called {old!r} is known here", "facerec people lists who is")
+        return []
     if not merge and (new in known or any(f.exists() for f in project.people_folders(new))):
         raise UsageError(f"{new!r} exists already", "put the two together with --merge")
     for folder in clustered[old]:
@@ -308,8 +314,9 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
                 changed.append(f"{source} stays where it is: called so, its frames are {old}'s again")
                 continue
             stem = new if source.stem == old else source.stem  # a video's name, or its folder's, is a label
-            parts = [new if part == old else part for part in source.parent.parts]
-            _move(source, Path(*parts, stem + source.suffix), moved)
+            below = source.parent.resolve().relative_to(project.root.resolve())
+            parts = [new if part == old else part for part in below.parts]
+            _move(source, project.root.joinpath(*parts, stem + source.suffix), moved)
     for manifest, records in manifests.items():
         if number := sum(r.label == old for r in records):
             _rewrite(manifest, records, old, new, moved)
@@ -332,6 +339,11 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
     if moved:
         changed.append(f"{len(moved)} files moved")
     return changed
+
+
+def _spellings(name: str) -> list[str]:
+    """The ways in which a name may be written: ë is one character, or two as macOS writes it in folders."""
+    return sorted({name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))})
 
 
 def _held(database: Database, name: str) -> int | None:
