@@ -141,8 +141,9 @@ def write_npz(path: Path, header: dict[str, Any], arrays: Mapping[str, np.ndarra
     """Writes arrays and a JSON header as an uncompressed .npz, atomically. Same content, same bytes: `np.savez`'s."""
     text = json.dumps({**header, "format": FORMAT}, sort_keys=True)
     for unfinished in path.parent.glob(f"{TEMPORARY}*"):
-        if time.time() - unfinished.stat().st_mtime > 3600:  # of a process that was killed
-            remove(unfinished)
+        with contextlib.suppress(FileNotFoundError):  # another writer has finished
+            if time.time() - unfinished.stat().st_mtime > 3600:  # of a process that was killed
+                remove(unfinished)
     with atomic_path(path) as temp, zipfile.ZipFile(temp, "w") as archive:
         for name, array in {"header": np.frombuffer(text.encode(), np.uint8), **arrays}.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:

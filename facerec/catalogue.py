@@ -169,6 +169,10 @@ def tuned(name: str) -> dict[str, Any]:
             return record
         raise ValueError("not a record")
     except (OSError, ValueError, AttributeError):
+        if name in tuned_names():
+            raise UsageError(
+                f"the record of the model {name!r} is damaged", f"facerec models remove {name}; facerec finetune again"
+            ) from None
         there = ", ".join(tuned_names()) or "none"
         raise UsageError(f"there is no fine-tuned model {name!r}", f"there is {there}") from None
 
@@ -202,7 +206,8 @@ def add_tuned(name: str, base: str, graph: Path, gate: Gate | None, about: dict[
 
 def remove_tuned(name: str) -> None:
     """Takes a network out of the catalogue again; `UsageError` where it is none of ``facerec finetune``'s."""
-    tuned(name)
+    if name not in tuned_names():
+        tuned(name)
     remove(_tuned_path(name))
     remove(home() / "tuned" / f"{name}.onnx")
 

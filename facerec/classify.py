@@ -343,7 +343,8 @@ class Classifier:
 
 
 def _calibrate(kind: str, photos: Embeddings) -> tuple[float, float] | None:
-    """Platt's slope and intercept from held-out scores; None unless two people have two photos each.
+    """Platt's slope and intercept from held-out scores; None unless two people, who can be told apart, have two
+    photos each.
 
     People with one photo stay on the training side of every fold.
     """
@@ -363,4 +364,5 @@ def _calibrate(kind: str, photos: Embeddings) -> tuple[float, float] | None:
         held_out.append(model.scores(photos.vectors[rows[test]]))
         own.append(np.array(photos.people) == photos.labels[rows[test]][:, None])
     logistic = LogisticRegression(C=100.0).fit(np.concatenate(held_out).reshape(-1, 1), np.concatenate(own).ravel())
-    return float(logistic.coef_[0, 0]), float(logistic.intercept_[0])
+    slope, intercept = float(logistic.coef_[0, 0]), float(logistic.intercept_[0])
+    return (slope, intercept) if slope > 0 else None  # else the scores tell nobody apart

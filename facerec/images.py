@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
 from facerec import stores
-from facerec.errors import InputError
+from facerec.errors import FacerecError, InputError
 from facerec.scratch import Names, packed
 from facerec.types import Crop, Face, FaceChoice, Image
 
@@ -30,6 +30,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "AVIF", "HEIF")
 """What a picture is believed to be by its content: others start programs (EPS starts Ghostscript)."""
 MAX_PIXELS, MAX_SIDE = 120_000_000, 32_000  # OpenCV's remap ends at 32767
 """Larger pictures are refused before they are decoded: a small file can claim terabytes."""
+CAMERA_BITS = 8, 10, 12, 14, 16  # of a grey value, in files of 16 or 32
 
 # Where the five keypoints of a frontal face stand in a 112×112 picture (InsightFace's ArcFace template).
 _TEMPLATE_112 = np.array(
@@ -75,19 +76,32 @@ def walk_files(folder: Path, wanted: Callable[[Path], bool]) -> Iterator[Path]:
 
     Follows links to folders, each folder once; takes links that lead nowhere too, so that they are
     reported; passes over what is hidden, and over pipes and devices.
+
+    Raises:
+        FacerecError: a folder, or a link that may be one to a folder, leads to nothing that can be read: what was made
+            of the files in it would be taken for that of files that are gone.
     """
+
+    def unreadable(error: OSError) -> None:
+        what = f"{error.filename} cannot be read ({error.strerror})"
+        raise FacerecError(what, "check its permissions and its disk, or move it away") from error
+
     if stores.in_store(folder):
         yield from filter(wanted, (folder / name for name in stores.names(folder)))
         return
     with contextlib.closing(Names()) as seen:
-        for top, folders, files in os.walk(folder, followlinks=True):
+        for top, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
             here = Path(top)
             if not seen.add(str(here.resolve())):
                 folders.clear()
                 continue
             folders[:] = [name for name in folders if not name.startswith(".")]
-            paths = (here / name for name in files)
-            yield from (p for p in paths if wanted(p) and (p.is_file() or not p.exists()))
+            for path in (here / name for name in files if not name.startswith(".")):
+                if wanted(path):
+                    if path.is_file() or not path.exists():
+                        yield path
+                elif path.is_symlink() and not path.exists():
+                    raise FacerecError(f"the link {path} leads nowhere", "mount the disk it leads to, or remove it")
 
 
 def find_files(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
@@ -121,7 +135,8 @@ def decode_image(data: bytes, most: int = MAX_PIXELS) -> Image:
             picture = ImageOps.exif_transpose(picture)
             if picture.mode.startswith("I") or picture.mode == "F":
                 values = np.asarray(picture, np.float32)
-                white = next((top for top in (1.0, 255.0, 65535.0) if values.max() <= top), values.max())
+                whites = (1.0, *(2.0**bits - 1 for bits in CAMERA_BITS))  # a picture does not say which
+                white = next((white for white in whites if values.max() <= white), values.max())
                 picture = Pillow.fromarray((np.clip(values / white, 0, 1) * 255).astype(np.uint8))
             if picture.has_transparency_data:
                 picture = picture.convert("RGBA")

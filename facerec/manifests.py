@@ -22,6 +22,7 @@ from facerec.artifacts import TEMPORARY, atomic_path, cannot_write, make_folder,
 from facerec.errors import ArtifactError, FacerecError
 from facerec.images import natural_key
 from facerec.scratch import Names, Tables, packed, unpacked
+from facerec.types import Crop, Face
 
 MANIFEST = "manifest.jsonl"
 SAVE = 30.0  # seconds between the manifests that a stage writes into a store
@@ -118,7 +119,7 @@ class Records(MutableMapping[str, Record]):
     def lines(self) -> Iterator[bytes]:
         """One an input with its end, in the inputs' natural order."""
         for (start,) in self._tables.rows("SELECT start FROM lines ORDER BY natural, input"):
-            yield self._line(start)
+            yield self._line(start).rstrip(b"\n") + b"\n"  # the last one may lack it
 
 
 class Manifest:
@@ -195,6 +196,10 @@ class Manifest:
             and all(self._has(o["path"]) for o in record.outputs)
             and record.sha256 == sha256_of(path)
         )
+
+    def has_input(self, key: str) -> bool:
+        """Whether an input is still there."""
+        return stores.exists(stores.folder(key) if "://" in key else self.folder.parent / key)
 
     def _has(self, name: str) -> bool:
         return (self.folder / name).is_file()
@@ -273,6 +278,10 @@ class StoreManifest(Manifest):
         """How this manifest names an input: by its URL, or its full path on disk."""
         return super().key(path) if stores.in_store(path) else path.resolve().as_posix()
 
+    def has_input(self, key: str) -> bool:
+        """Whether an input is still there."""
+        return stores.exists(stores.folder(key))
+
     def _has(self, name: str) -> bool:
         return name in self._there
 
@@ -337,12 +346,18 @@ _TYPES = {"input": str, "sha256": str, "options": dict, "outputs": list, "label"
 
 
 def _parse(line: bytes) -> Record | None:
-    """A manifest's line; None where it was cut off by a crash, or points outside its folder."""
+    """A manifest's line; None where it was cut off by a crash, is not one of ours, or points outside its folder."""
     try:
         record = Record(**json.loads(line.decode(errors="surrogateescape")))
         paths = [Path(output["path"]) for output in record.outputs]
-    except (ValueError, TypeError, KeyError, RecursionError):
+        for output in record.outputs:
+            if "box" in output:
+                Face.from_json(output)
+        if "crop" in record.options:
+            Crop(**record.options["crop"])
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
         return None
+    named = not any("\0" in str(path) for path in (record.input, *paths))
     typed = all(isinstance(getattr(record, name), kind) for name, kind in _TYPES.items())
     inside = all(not p.is_absolute() and p.parts and ".." not in p.parts for p in paths)
-    return record if typed and inside and isinstance(record.error, str | None) else None
+    return record if named and typed and inside and isinstance(record.error, str | None) else None

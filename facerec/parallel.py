@@ -14,6 +14,8 @@ import os
 import pickle
 import socket
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -56,12 +58,14 @@ class _Place:
         run: joblib's calls → their results, as they are ready; calls are taken as workers become free.
         crashes: what it raises when workers have died.
         far: on other hosts.
+        children: in processes of this one.
     """
 
     workers: int
     run: Callable[[Iterable[Any]], Iterator[Any]]
     crashes: tuple[type[BaseException], ...] = ()
     far: bool = False
+    children: bool = False
 
 
 def worker_name() -> str:
@@ -170,16 +174,20 @@ def _run(
     def calls() -> Iterator[Any]:
         for number, chunk in enumerate(chunks):
             out[number] = chunk
-            yield delayed(_call)(__version__, number, sent, chunk)
+            yield delayed(_call)(__version__, number, sent, chunk, os.getpid() if place.children else None)
 
     for number, result in place.run(calls()):
         del out[number]
         yield result
 
 
-def _call(version: str, number: int, work: Callable[[Sequence[T]], R] | bytes, chunk: Sequence[T]) -> tuple[int, R]:
+def _call(
+    version: str, number: int, work: Callable[[Sequence[T]], R] | bytes, chunk: Sequence[T], parent: int | None
+) -> tuple[int, R]:
     """A chunk, on its worker."""
     _keep_memory()
+    if parent is not None:
+        _end_with(parent)
     if version != __version__:
         raise FacerecError(f"{worker_name()} has facerec {__version__}, not {version}", "install the same everywhere")
     if isinstance(work, bytes):
@@ -195,6 +203,18 @@ def _keep_memory() -> None:
         with contextlib.suppress(AttributeError):  # of another C library than glibc
             libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
             libc.mallopt(M_TRIM_THRESHOLD, 64 << 20)
+
+
+@cache
+def _end_with(parent: int) -> None:
+    """Watches, in a thread: when the parent was killed, nobody takes the results any more, nor ends this process."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class _Calls:
@@ -222,13 +242,16 @@ def _place(jobs: int, processes: bool, cluster: str | None) -> Iterator[_Place]:
         return
     url = urlsplit(cluster)
     start = {"dask": _dask, "ray": _ray}.get(url.scheme)
-    host, _, port = url.netloc.rpartition(":")
-    if start is None or not host or not port.isdecimal():
+    try:
+        host, port = url.hostname, url.port
+    except ValueError:
+        host = port = None
+    if start is None or not host or not port:
         raise UsageError(f"{cluster!r} is no cluster", "as in dask://HOST:8786 or ray://HOST:10001")
     if importlib.util.find_spec("distributed" if url.scheme == "dask" else "ray") is None:
         raise UsageError(f"{cluster} needs {url.scheme}", f"pip install 'facerec[{url.scheme}]'")
     try:  # the packages themselves would wait for half a minute
-        socket.create_connection((host, int(port)), timeout=ANSWER).close()
+        socket.create_connection((host, port), timeout=ANSWER).close()
     except (OSError, OverflowError) as error:
         raise UsageError(f"{url.netloc} does not answer ({error})", _START[url.scheme]) from None
     with start(url.netloc) as place:
@@ -256,7 +279,7 @@ def _machine(jobs: int, processes: bool) -> Iterator[_Place]:
         return
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
-    yield _Place(jobs, _generated(n_jobs=jobs, backend="loky"), (BrokenProcessPool,))
+    yield _Place(jobs, _generated(n_jobs=jobs, backend="loky"), (BrokenProcessPool,), children=True)
 
 
 @contextlib.contextmanager

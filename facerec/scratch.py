@@ -6,6 +6,7 @@ that only this process can open and that is gone when it ends. Text is packed, s
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sqlite3
 import threading
@@ -23,7 +24,7 @@ class Tables(sqlite3.Connection):
     Use as ``with contextlib.closing(Tables(schema))``.
 
     Raises:
-        FacerecError: of `execute`: there is no room for it.
+        FacerecError: of any method: there is no room for it.
     """
 
     def __init__(self, schema: str) -> None:
@@ -33,18 +34,14 @@ class Tables(sqlite3.Connection):
 
     def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
         """Runs a statement with values for its question marks; its rows are for `rows` to read."""
-        try:
-            with self._turn:
-                return super().execute(statement, values)
-        except sqlite3.OperationalError as error:
-            cure = "make room in the folder for temporary files, or name another: SQLITE_TMPDIR=…"
-            raise FacerecError(f"no room for what is to be remembered ({error})", cure) from error
+        with self._one():
+            return super().execute(statement, values)
 
     def pieces(self, statement: str, *values: Any, size: int = ROWS) -> Iterator[list[tuple[Any, ...]]]:
         """Rows, in lists of `size`."""
         cursor = self.execute(statement, *values)
         while True:
-            with self._turn:
+            with self._one():
                 some = cursor.fetchmany(size)
             if not some:
                 return
@@ -58,6 +55,15 @@ class Tables(sqlite3.Connection):
         """The first column of the first row; None where there is no row."""
         row = next(self.rows(statement, *values), None)
         return None if row is None else row[0]
+
+    @contextlib.contextmanager
+    def _one(self) -> Iterator[None]:
+        try:
+            with self._turn:
+                yield
+        except sqlite3.OperationalError as error:
+            cure = "make room in the folder for temporary files, or name another: SQLITE_TMPDIR=…"
+            raise FacerecError(f"no room for what is to be remembered ({error})", cure) from error
 
 
 class Names:

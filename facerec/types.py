@@ -71,10 +71,10 @@ class Face:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Face:
-        x, y, w, h = data["box"]
+        x, y, w, h = map(float, data["box"])
         points = data["keypoints"]
         keypoints = None if points is None else np.array([points[name] for name in KEYPOINTS])
-        return cls((x, y, x + w, y + h), data["confidence"], keypoints)
+        return cls((x, y, x + w, y + h), float(data["confidence"]), keypoints)
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,18 @@ def test_probabilities_lie_between_0_and_1_where_there_are_photos_to_calibrate_t
         assert all(0 <= p <= 1 for p in probabilities)
 
 
+def test_people_who_cannot_be_told_apart_have_no_probabilities():
+    """Scores that are higher for the wrong one of two would make the other's name the more probable."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(10):
+        rows = vectors({"ana": 6, "ben": 6})
+        same = rng.normal(size=rows.vectors.shape).astype(np.float32)
+        rows = replace(rows, vectors=same / np.linalg.norm(same, axis=1, keepdims=True))
+        found.append(Classifier.train("svm", rows, Gate(2.0)).platt)
+    assert None in found and all(platt is None or platt[0] > 0 for platt in found)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_own_faces_are_more_probable_than_strangers(kind):
     classifier = trained(kind)

@@ -4,6 +4,7 @@ import errno
 import itertools
 import json
 import os
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -133,6 +134,67 @@ def test_two_input_folders_never_share_a_crop(in_tmp):
     assert len(paths) == len(set(paths)) == len(crops(in_tmp / "processed")) == 7 - len(report.failed)
 
 
+def test_a_photo_that_could_not_have_its_place_takes_it_when_the_other_has_gone(in_tmp):
+    out = in_tmp / "processed"
+    for folder in "ab":
+        photos(in_tmp / folder, {"ana": 2})
+    go(in_tmp / "a", out, test_size=0)
+    assert len(go(in_tmp / "b", out, test_size=0).failed) == 2
+    assert go(in_tmp / "a", out, test_size=0, crop=Crop(0.1)).failed == []  # who came first keeps it
+    (in_tmp / "a" / "ana" / "0.png").unlink()
+    go(in_tmp / "a", out, test_size=0, crop=Crop(0.1))
+    report = go(in_tmp / "b", out, test_size=0)
+    assert (report.done, len(report.failed), len(crops(out))) == (1, 1, 2)
+
+
+def test_a_folder_that_was_moved_is_detected_again(raw):
+    go(raw)
+    before = crops(raw.parent / "processed")
+    report = go(raw.rename(raw.with_name("photos")), raw.parent / "processed")
+    assert report.failed == [] and crops(raw.parent / "processed") == before
+
+
+def test_a_name_that_changes_hands_costs_nobody_a_crop(in_tmp):
+    """A new photo gets the name that another's crop had: what that one leaves behind is not the new one's."""
+    for i, name in enumerate(("train/ana/1.png", "val/ana/x.png", "val/ana/x.bmp")):
+        save(in_tmp / "raw" / name, photo(i, [COLOURS["ana"]]))
+    go(in_tmp / "raw")
+    save(in_tmp / "raw" / "test" / "ana" / "x.png", photo(9, [COLOURS["ana"]]))
+    go(in_tmp / "raw")
+    recorded = [o["path"] for r in read_manifest(in_tmp / "processed") for o in r.outputs]
+    assert len(recorded) == 4 and sorted(recorded) == crops(in_tmp / "processed")
+
+
+def test_a_folder_on_a_disk_that_is_away_is_not_gone(raw):
+    go(raw)
+    (raw / "ana").rename(raw.parent / "away")
+    (raw / "ana").symlink_to(raw.parent / "disk")
+    with pytest.raises(FacerecError, match="leads nowhere"):
+        go(raw)
+    assert len(crops(raw.parent / "processed")) == 20
+
+
+def test_a_folder_that_cannot_be_read_is_not_gone(raw, monkeypatch):
+    go(raw)
+    scandir = os.scandir
+
+    def forbidden(path):
+        if Path(path).name == "ana":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    with monkeypatch.context() as patch, pytest.raises(FacerecError, match=r"ana cannot be read \(Permission denied"):
+        patch.setattr(os, "scandir", forbidden)
+        go(raw)
+    assert len(crops(raw.parent / "processed")) == 20
+
+
+def test_a_folder_whose_name_breaks_a_line_is_nobodys(in_tmp):
+    save(in_tmp / "raw" / "a\nb" / "0.png", photo(0, [COLOURS["ana"]]))
+    (failed,) = go(in_tmp / "raw").failed
+    assert "cannot be a person's name" in failed.reason
+
+
 def test_an_aligned_crop_is_possible(raw):
     assert go(raw, crop=Crop(0.1, aligned=True)).failed == []
 
@@ -177,8 +239,19 @@ def test_folders_that_are_split_already_are_kept(in_tmp, names):
 def test_train_and_test_can_be_peoples_names(in_tmp):
     for name in ("train", "test", "ana"):
         save(in_tmp / "raw" / name / "0.png", photo(0, [COLOURS["ana"]]))
-    go(in_tmp / "raw")
+    assert go(in_tmp / "raw").failed == []
     assert {label for label, _ in sides(in_tmp / "processed").values()} == {"train", "test", "ana"}
+
+
+@pytest.mark.parametrize("gone", ["train", "test"])
+def test_one_half_of_a_split_is_still_one(in_tmp, gone):
+    for name in ("train", "test"):
+        photos(in_tmp / "raw" / name, {"ana": 2, "ben": 3})
+    go(in_tmp / "raw")
+    shutil.rmtree(in_tmp / "raw" / gone)
+    go(in_tmp / "raw")
+    left = {"train": "test", "test": "train"}[gone]
+    assert set(sides(in_tmp / "processed").values()) == {("ana", left), ("ben", left)}
 
 
 def frames(in_tmp, people, n=60):
@@ -368,6 +441,30 @@ def test_jobs_do_not_change_the_result(raw):
     for jobs in (1, 2, 4):
         go(raw, raw.parent / f"out{jobs}", jobs=jobs)
     assert tree(raw.parent / "out1") == tree(raw.parent / "out2") == tree(raw.parent / "out4")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("box", [1, 2]), ("keypoints", {}), ("crop", 5), ("path", "a\0b"), ("confidence", "much")]
+)
+def test_a_line_of_another_program_is_no_record(raw, key, value):
+    """It counts as one that was cut off: its photo is done again."""
+    go(raw)
+    path = raw.parent / "processed" / MANIFEST
+    before = path.read_bytes()
+    first, *rest = before.decode().splitlines(keepends=True)
+    record = json.loads(first)
+    (record["options"] if key == "crop" else record["outputs"][0])[key] = value
+    path.write_text("".join([json.dumps(record) + "\n", *rest]))
+    report = go(raw)
+    assert (report.done, report.skipped) == (1, 19) and path.read_bytes() == before
+
+
+def test_a_last_line_without_its_end_is_a_line(raw):
+    go(raw)
+    path = raw.parent / "processed" / MANIFEST
+    first, *rest = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*rest, first.rstrip()]))
+    assert go(raw).skipped == 20 and len(path.read_bytes().splitlines()) == 20
 
 
 def test_a_damaged_manifest_costs_its_lines_only(raw):

@@ -3,6 +3,8 @@
 import itertools
 import json
 import sqlite3
+import threading
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -157,6 +159,43 @@ def test_who_is_forgotten_meanwhile_does_not_come_back(processed):
     assert go(processed, Curious()).done == 24
 
 
+def test_who_is_forgotten_while_training_does_not_come_back(processed, run, monkeypatch):
+    """forget waits for train, and then finds the classifier that it made."""
+    go(processed)
+    trained, forgetting = threading.Event(), threading.Event()
+    save_classifier = Classifier.save
+
+    def slowly(classifier, path):
+        if not trained.is_set():
+            trained.set()
+            forgetting.wait(5)
+            time.sleep(0.5)
+        save_classifier(classifier, path)
+
+    monkeypatch.setattr(Classifier, "save", slowly)
+    training = threading.Thread(target=fit, args=(processed,))
+    training.start()
+    trained.wait(5)
+    forgetting.set()
+    assert run("forget", "ana", "--yes").code == 3  # the photos are in a folder of the user's
+    training.join()
+    assert loaded(processed).people == ["ben", "cleo"]
+    assert Classifier.load(processed.parent / "classifiers" / "nearest.npz").people == ["ben", "cleo"]
+
+
+@pytest.mark.parametrize(
+    ("words", "file"),
+    [(("train", "--nearest"), "embeddings/faces.npz"), (("embed",), "classifiers/nearest.npz")],
+)
+def test_a_file_of_another_kind_is_not_replaced(processed, run, fakes, words, file):
+    go(processed)
+    fit(processed)
+    before = (processed.parent / file).read_bytes()
+    refused = run(*words, "--output", file)
+    assert refused.code == 2 and "would be lost" in refused.err
+    assert (processed.parent / file).read_bytes() == before
+
+
 def test_crops_cut_out_otherwise_than_the_embedder_takes_are_refused(processed):
     with pytest.raises(ArtifactError, match=r"margin=0\.075.*margin=0\.3.* — run `facerec detect`"):
         go(processed, FakeEmbedder(Space("facenet-128", "fake", Crop(0.3), False)))
@@ -300,10 +339,10 @@ def test_training_writes_a_classifier_and_its_reports(processed, kind):
         report.test.accuracy,
     ) == (7, 1)
     folder = processed.parent / "classifiers"
-    assert sorted(p.name for p in folder.iterdir()) == [
+    assert sorted(p.name for p in folder.glob("[!.]*")) == [
         f"{kind}{s}" for s in (".confusion.png", ".npz", ".report.json", ".report.txt")
     ]
-    assert set(report.files) == set(folder.iterdir())
+    assert set(report.files) == set(folder.glob("[!.]*"))
     data = json.loads((folder / f"{kind}.report.json").read_text())
     assert data["split"] == "test" and data["test"]["accuracy"] == 1 and data["people"]["ana"]["support"] == 3
     assert "7/7 = 1.000" in (folder / f"{kind}.report.txt").read_text()

@@ -263,6 +263,11 @@ def test_a_tuned_model_is_in_the_catalogue_until_it_is_removed(facerec_home, in_
     assert weights.status("mine") == "damaged"
     with pytest.raises(weights.WeightsError, match="changed"):
         weights.graph("mine", "mine.onnx")
+    (facerec_home / "tuned/mine.json").write_text("{")
+    listed = run("models", "list")
+    assert listed.code == 0 and "mine         damaged" in listed.out and "facenet-128" in listed.out
+    assert "mine: damaged — facerec models remove mine" in run("models", "verify").out
+    assert "is damaged" in run("verify", "a.jpg", "b.jpg", "--model", "mine").err
     assert run("models", "remove", "mine").code == 0 and catalogue.tuned_names() == []
     assert run("models", "remove", "facenet-128").code == 2
 

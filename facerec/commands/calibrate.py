@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> Exit:
         print(f"  left out: {failure.source}: {failure.reason}", file=sys.stderr)
     if len(failed) > 10:
         print(f"  … and {len(failed) - 10} more", file=sys.stderr)
+    done = Exit.SOME_FAILED if failed else Exit.OK
     gate = result.gate
     assert gate.fmr_interval
     if args.json:
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> Exit:
             "fpir_interval": result.fpir_interval,
         }
         common.print_json(body | {"plot": str(plot), "left_out": len(failed)})
-        return Exit.OK
+        return done
     low, high = gate.fmr_interval
     print(f"calibrate: {path}: {gate}")
     print(f"  from {gate.source}")
@@ -94,4 +95,4 @@ def run(args: argparse.Namespace) -> Exit:
     if result.fnmr is not None:
         print(f"  of {len(result.genuine):,} pairs of one person's photos {result.fnmr:.2%} lie beyond the threshold")
     print(f"  {plot}")
-    return Exit.OK
+    return done

@@ -329,7 +329,7 @@ def finish(report: StageReport, as_json: bool, extra: Iterable[str] = ()) -> Exi
     for failure in report.failed[:20]:
         print(f"  failed: {failure.source}: {failure.reason}", file=sys.stderr)
     if len(report.failed) > 20:
-        print(f"  … and {len(report.failed) - 20} more; see {report.output}/manifest.jsonl", file=sys.stderr)
+        print(f"  … and {len(report.failed) - 20} more: --json lists them all", file=sys.stderr)
     if as_json:
         print_json(report.to_json())
     else:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 
 from facerec.commands import common
-from facerec.errors import Exit
+from facerec.errors import Exit, UsageError
 
 HELP = "the networks: list, fetch, verify"
 EXAMPLES = """\
@@ -48,17 +49,21 @@ def run(args: argparse.Namespace) -> Exit:
         return Exit.OK
     everything = [*catalogue.CATALOGUE, *catalogue.tuned_names()]
     if args.action == "verify":
-        states = {name: weights.status(name) for name in args.names or everything}
+        states = {name: _status(name) for name in args.names or everything}
         if not args.names:
             states = {name: state for name, state in states.items() if state != "missing" or name in _DEFAULT}
         for name, state in states.items():
-            cure = f" — facerec models pull {name} --force" if state in ("damaged", "missing") else ""
+            again = "pull {} --force" if name in catalogue.CATALOGUE else "remove {}"
+            cure = f" — facerec models {again.format(name)}" if state in ("damaged", "missing") else ""
             print(f"{name}: {state}{cure}")
         return Exit.ERROR if {"damaged", "missing"} & set(states.values()) else Exit.OK
-    rows = [
-        {"name": e.name, "status": weights.status(e.name), "licence": e.licence, "what": e.what}
-        for e in map(catalogue.entry, everything)
-    ]
+    rows = []
+    for name in everything:
+        row = {"name": name, "status": _status(name), "licence": "", "what": "its record cannot be read"}
+        with contextlib.suppress(UsageError):
+            e = catalogue.entry(name)
+            row |= {"licence": e.licence, "what": e.what}
+        rows.append(row)
     if args.json:
         common.print_json({"cache": str(catalogue.home()), "models": rows})
     else:
@@ -66,3 +71,15 @@ def run(args: argparse.Namespace) -> Exit:
             print(f"{row['name']:12} {row['status']:8} {row['licence']:4} {row['what']}")
         print(f"cache: {catalogue.home()}", file=sys.stderr)
     return Exit.OK
+
+
+def _status(name: str) -> str:
+    """A model's; "damaged" also where its record cannot be read."""
+    from facerec import catalogue, weights
+
+    try:
+        return weights.status(name)
+    except UsageError:
+        if name not in catalogue.tuned_names():
+            raise
+        return "damaged"

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> Exit:
         f"  test accuracy  {report.test}",
     ]
     if not report.calibrated:
-        lines.append("  no probabilities: they need two people with two photos each")
+        lines.append("  no probabilities: they need two people, told apart, with two photos each")
     if report.copies:
         lines.append(
             f"  {report.copies} test photo{' is a copy' if report.copies == 1 else 's are copies'} of training photos "

@@ -43,6 +43,18 @@ def locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[Embeddings]:
+    """A file's rows; writers wait: who is forgotten meanwhile must not come back in what is made of them.
+
+    Raises:
+        ArtifactError: missing or damaged, or another writer did not finish within a minute.
+    """
+    readonly = not path.exists() or not os.access(path.parent, os.W_OK)
+    with contextlib.nullcontext() if readonly else locked(path):
+        yield load_embeddings(path)
+
+
 def index_path(path: Path) -> Path:
     """Where the index of a gallery is kept (`facerec.search.Index`)."""
     return path.with_name(f".{path.stem}.index.npz")

@@ -15,7 +15,7 @@ from facerec.calibrate import Calibration, calibrate
 from facerec.classify import Classifier
 from facerec.errors import DataError, InputError, UsageError
 from facerec.galleries import Gallery, Where, open_gallery
-from facerec.galleries.file import dated
+from facerec.galleries.file import dated, locked
 from facerec.images import find_images, read_image
 from facerec.paths import GALLERY
 from facerec.recognizer import find_and_embed
@@ -72,9 +72,9 @@ def calibrate_file(
     gate = replace(result.gate, source=f"{time.strftime('%Y-%m-%d')}: {result.gate.source}")
     file = where if isinstance(where, Path) else GALLERY
     if isinstance(known, Classifier):
-        classifier = Classifier.load(file)
-        classifier.gate = gate
-        with dated(file):
+        with locked(file), dated(file):
+            classifier = Classifier.load(file)  # as it is by now
+            classifier.gate = gate
             classifier.save(file)
     else:
         known.edit(lambda about: replace(about, gate=gate))

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from facerec import stores
-from facerec.artifacts import sha256_of
+from facerec.artifacts import npz_kind, sha256_of
 from facerec.errors import FacerecError, InputError, UsageError
 from facerec.images import natural_key
 from facerec.manifests import Manifest, Record, manifest_of
@@ -50,10 +51,13 @@ processes it is a `functools.partial` of a module's function."""
 TABLES = """
 CREATE TABLE items (number INTEGER PRIMARY KEY, key BLOB, place BLOB, item BLOB, new INTEGER DEFAULT 1);
 CREATE INDEX by_key ON items (key);
+CREATE INDEX by_place ON items (place);
 CREATE TABLE owners (place BLOB PRIMARY KEY, key BLOB) WITHOUT ROWID;
 """
 """Of a run. A place is what no two items of a folder may share: split, label and name of the outputs."""
 
+LONGEST = 200  # bytes of a name: disks take 255, and files' names are longer
+BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # what turns the rest of a line around
 PROCESSES = 200  # items from which processes of their own, which share no lock, win more than they take to start
 
 
@@ -71,10 +75,12 @@ def require_some(items: Iterator[Item], what: str, cure: str) -> Iterator[Item]:
     return itertools.chain([first], items)
 
 
-def require_npz(output: Path) -> None:
-    """Raises where a file of arrays would get another suffix."""
+def require_npz(output: Path, kind: str) -> None:
+    """Raises where a file of arrays would get another suffix, or take the place of one of another kind."""
     if output.suffix != ".npz":
         raise UsageError(f"{output} does not end in .npz", "choose another --output")
+    if (there := npz_kind(output)) not in ("", kind):
+        raise UsageError(f"{output} holds {there}, which would be lost", "choose another --output")
 
 
 def require_apart(inputs: Path, output: Path) -> None:
@@ -82,6 +88,24 @@ def require_apart(inputs: Path, output: Path) -> None:
     a, b = inputs.resolve(), output.resolve()
     if a == b or a in b.parents or b in a.parents:
         raise UsageError(f"{inputs} and {output} lie in one another", "choose another --output")
+
+
+def require_name(name: str) -> None:
+    """Raises `UsageError` for what cannot be a person's name and a folder's."""
+    if (
+        not name.strip()
+        or name != name.strip()
+        or name.startswith(".")
+        or any(c in "/\\" or unicodedata.category(c) == "Cc" or unicodedata.bidirectional(c) in BIDI for c in name)
+        or not any(c.isprintable() and c not in " \u3164" for c in name)  # U+3164: a letter that is not seen
+    ):
+        raise UsageError(f"{name!r} cannot be a person's name", "use letters, digits, spaces, hyphens")
+    if len(name.encode(errors="replace")) > LONGEST:
+        raise UsageError(f"{name[:20]}… is too long for the name of a folder", "use a shorter one")
+    if name in ("unknown", "no face"):
+        raise UsageError(f"{name!r} is an answer, not a name", "choose another")
+    if name in ("train", "test", "val"):
+        raise UsageError(f"{name!r} is a folder of many people's photos, not a name", "choose another")
 
 
 def output_names(files: Sequence[Path]) -> list[str]:
@@ -186,14 +210,18 @@ def process(
         report.removed = _forget_gone(tables, manifest, {manifest.key(root) for root in roots})
         _note_owners(tables, manifest)
         number = tables.value("SELECT count(*) FROM items")
-        if manifest.records and not force:
+        if manifest.records:
             for n, item, key, _ in progress(_items(tables), number, f"{stage}: what is done"):
-                with contextlib.suppress(OSError):
-                    if manifest.is_done(key, item.path, asked(item)):
-                        tables.execute("UPDATE items SET new = 0 WHERE number = ?", n)
-                        record = manifest.records[key]
-                        report.skipped += record.error is None
-                        note(record)
+                if (record := manifest.records.get(key)) is None:
+                    continue
+                if _place_of(record) != _place(item.split, item.label, item.name):
+                    manifest.forget([key])  # now: another item may be about to write where its outputs are
+                elif not force:
+                    with contextlib.suppress(OSError):
+                        if manifest.is_done(key, item.path, asked(item)):
+                            tables.execute("UPDATE items SET new = 0 WHERE number = ?", n)
+                            report.skipped += record.error is None
+                            note(record)
         new = tables.value("SELECT count(*) FROM items WHERE new")
         tasks = (task(item, key, owner) for _, item, key, owner in _items(tables))
         processes = jobs > 1 and new >= PROCESSES and not any(map(stores.in_memory, (output, *roots)))
@@ -265,17 +293,25 @@ def _is_below(key: str, top: str) -> bool:
 
 
 def _note_owners(tables: Tables, manifest: Manifest) -> None:
-    """Whose each place is: an earlier input's that is not asked for now, or the first item's."""
+    """Whose each place is: the first item's, or an earlier input's that is not asked for now but still there."""
     for key in manifest.records:
-        if not _is_item(tables, key):
-            record = manifest.records[key]
-            place = _place(record.split, record.label, record.options.get("name"))
-            tables.execute("INSERT OR IGNORE INTO owners VALUES (?, ?)", place, packed(record.input))
+        if _is_item(tables, key) or not (record := manifest.records[key]).outputs:
+            continue
+        place = _place_of(record)
+        if tables.value("SELECT 1 FROM items WHERE place = ?", place) is not None:
+            if manifest.has_input(key):
+                tables.execute("INSERT OR IGNORE INTO owners VALUES (?, ?)", place, packed(key))
+            else:
+                manifest.forget([key])
     tables.execute("INSERT OR IGNORE INTO owners SELECT place, key FROM items ORDER BY number")
 
 
 def _place(*parts: str | None) -> str:
     return json.dumps(parts)
+
+
+def _place_of(record: Record) -> str:
+    return _place(record.split, record.label, record.options.get("name"))
 
 
 def treat(work: Work, manifest: Path, elsewhere: bool, tasks: Sequence[tuple[Item, Record]]) -> list[Record]:
@@ -296,11 +332,12 @@ def treat(work: Work, manifest: Path, elsewhere: bool, tasks: Sequence[tuple[Ite
         )
     for item, record in tasks:
         record.host = worker_name() if elsewhere else ""
+        if record.error is not None:
+            continue  # without its digest it is not done: whoever stood in its way may be gone next time
         try:
             with stores.fetched(item.path) as path:
                 record.sha256 = sha256_of(path)
-                if record.error is None:
-                    record.outputs = work(replace(item, path=path))
+                record.outputs = work(replace(item, path=path))
         except OSError as error:
             record.error = f"cannot be read ({error.strerror or error})"
         except InputError as error:

@@ -18,7 +18,7 @@ from facerec.errors import InputError, UsageError
 from facerec.images import choose_faces, crop_face, is_image, natural_key, read_image, walk_files
 from facerec.manifests import read_manifest
 from facerec.scratch import Tables, packed, unpacked
-from facerec.stages.common import Item, output_names, process, require_apart, require_folder, require_some
+from facerec.stages.common import Item, output_names, process, require_apart, require_folder, require_name, require_some
 from facerec.types import Crop, Detector, FaceChoice, Progress, StageReport, no_progress
 
 SIZE = 160
@@ -113,6 +113,11 @@ def _faces(
     """`cut_faces` of a photo that has a person and is not kept out."""
     if not item.label:
         raise InputError("no person", f"move it into {inputs}/NAME/")
+    if item.label not in _GIVEN_SPLITS:  # beside other people's folders these are people's too
+        try:
+            require_name(item.label)
+        except UsageError as error:
+            raise InputError(error.what, "rename the folder") from None
     return [] if item.split == GAP else cut_faces(output, detector, crop, size, choice, item)
 
 
@@ -160,7 +165,7 @@ def labelled_photos(inputs: Path) -> Iterator[tuple[list[Item], Times]]:
                 if "seconds" in out:
                     values = packed(out["path"]), packed(record.input), out["seconds"]
                     tables.execute("REPLACE INTO frames VALUES (?, ?, ?)", *values)
-        presplit = "train" in tops and len(tops) > 1 and tops <= _GIVEN_SPLITS.keys() and deepest > 2
+        presplit = tops <= _GIVEN_SPLITS.keys() and deepest > 2
         person = "given, second" if presplit else "'', top"
         rows = tables.rows(
             f"SELECT {person}, name, video, seconds FROM photos LEFT JOIN frames USING (name) ORDER BY 1, 2, natural, 3"

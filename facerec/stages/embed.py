@@ -106,7 +106,7 @@ def embed(
     """
     start = time.perf_counter()
     require_folder(inputs, "make it with `facerec detect`")
-    require_npz(output)
+    require_npz(output, "embeddings")
     stores.require_shared(cluster, inputs)
     crop, detector = crop_of(inputs)
     if crop != embedder.space.crop:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,15 +13,13 @@ from typing import Any
 import numpy as np
 
 from facerec.classify import Classifier
-from facerec.errors import InputError, UsageError
+from facerec.errors import InputError
 from facerec.galleries import Gallery
 from facerec.images import crop_face, encode_image, read_image
 from facerec.quality import TO_ENROLL, Quality, assess
-from facerec.stages.common import require_npz
+from facerec.stages.common import require_name, require_npz
 from facerec.stages.names import names_of
 from facerec.types import Detector, Embedder, Embeddings, Face, Failure, Gate, Image, StageReport
-
-LONGEST = 200  # bytes of a name: disks take 255, and files' names are longer
 
 
 @dataclass
@@ -76,7 +73,7 @@ def enroll(
     """
     start = time.perf_counter()
     if isinstance(gallery.where, Path):
-        require_npz(gallery.where)
+        require_npz(gallery.where, "embeddings")
     require_name(name)
     report = EnrollReport("enroll", gallery.where, name=name)
     if gallery.exists():
@@ -131,23 +128,6 @@ def gallery_rows(
         added=np.full(n, time.strftime("%Y-%m-%d")),
     )
     return rows, crops
-
-
-def require_name(name: str) -> None:
-    """Raises `UsageError` for what cannot be a person's name and a folder's."""
-    if (
-        not name.strip()
-        or name != name.strip()
-        or name.startswith(".")
-        or any(c in "/\\" or unicodedata.category(c) == "Cc" for c in name)
-    ):
-        raise UsageError(f"{name!r} cannot be a person's name", "use letters, digits, spaces, hyphens")
-    if len(name.encode(errors="replace")) > LONGEST:
-        raise UsageError(f"{name[:20]}… is too long for the name of a folder", "use a shorter one")
-    if name in ("unknown", "no face"):
-        raise UsageError(f"{name!r} is an answer, not a name", "choose another")
-    if name in ("train", "test", "val"):
-        raise UsageError(f"{name!r} is a folder of many people's photos, not a name", "choose another")
 
 
 def _pick(

@@ -20,7 +20,7 @@ from facerec.embedders import load_embedder
 from facerec.embedders.facenet import NORMALISE, SIZE
 from facerec.embedders.onnx import OnnxEmbedder
 from facerec.errors import ArtifactError, DataError, UsageError
-from facerec.images import read_image
+from facerec.images import decode_image, read_bytes
 from facerec.paths import FINETUNED
 from facerec.report import Report
 from facerec.stages.common import require_folder
@@ -262,12 +262,18 @@ def read_crops(processed: Path, rows: Embeddings) -> npt.NDArray[np.uint8]:
     """(n, s, s, 3) the crops that the vectors were made of.
 
     Raises:
-        ArtifactError: some are gone.
+        ArtifactError: some are gone, or were cut out again.
     """
     require_folder(processed, "make it with `facerec detect`")
     if missing := [s for s in rows.sources.tolist() if not (processed / s).is_file()]:
         raise ArtifactError(f"{len(missing)} crops are missing, the first is {missing[0]}", "run `facerec detect`")
-    return np.stack([read_image(processed / source) for source in rows.sources.tolist()])
+    crops = []
+    for source, digest in zip(rows.sources.tolist(), rows.digests.tolist(), strict=True):
+        data = read_bytes(processed / source)
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise ArtifactError(f"{source} is another crop than the one that was embedded", "run `facerec embed`")
+        crops.append(decode_image(data))
+    return np.stack(crops)
 
 
 def compare(what: str, before: FloatArray, after: FloatArray, owner: npt.NDArray[np.intp], seed: int = 0) -> Comparison:

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from facerec.images import is_image
 from facerec.manifests import MANIFEST, Manifest, Record, read_manifest
 from facerec.paths import GALLERY
 from facerec.stages import cluster as clusters
-from facerec.stages.enroll import require_name
+from facerec.stages.common import require_name
 from facerec.types import Embeddings
 from facerec.video import is_video
 
@@ -116,10 +116,11 @@ class Project:
         return sorted(found)
 
     def people_folders(self, name: str) -> Iterator[Path]:
-        """Folders of a person's photos: raw_images/NAME, raw_images/train/NAME, the gallery's crops."""
+        """Folders of a person's photos: raw_images/NAME, raw_images/train/NAME, crops, also those that a run which was
+        killed did not note."""
         if Path(name).parts != (name,) or name == "..":
             return  # a label in somebody's file that is no name, but a way out of these folders
-        for top in ("raw_images", *(f"raw_images/{split}" for split in SPLITS)):
+        for top in ("raw_images", *(f"{top}/{split}" for top in ("raw_images", "processed") for split in SPLITS)):
             folder = self.root / top / name
             if name not in SPLITS or not any(path.is_dir() for path in folder.glob("*")):  # else it is many people's
                 yield folder
@@ -170,23 +171,21 @@ def _forget(project: Project, name: str, *, really: bool) -> list[str]:
         done.append(f"{database}: {held} vectors with their crops")
         if really and (left := database.forget(name)):
             done.append(left)
-    knows: list[Path] = []
-    for path, kind in list(project.arrays()):
-        rows, failures = _labels(path, kind)
-        if name not in rows and name not in failures:
-            continue
-        few = kind == "classifier" and len({*rows} - {name}) < FEWEST[Classifier.load(path).kind]
-        lost = "the whole file: too few people are left" if few else f"{rows.count(name)} of {len(rows)} vectors"
-        note(path, lost)
-        if kind == "embeddings":
+    for path in [path for path, kind in project.arrays() if kind == "embeddings"]:
+        rows, failures = _labels(path, "embeddings")
+        if name in (*rows, *failures):
+            note(path, f"{rows.count(name)} of {len(rows)} vectors")
             if really:
                 galleries.forget(path, name)
+    # looked for now: train, which holds the embeddings, may have made one
+    for path in [path for path, kind in project.arrays() if kind == "classifier"]:
+        rows, failures = _labels(path, "classifier")
+        if name not in (*rows, *failures):
             continue
-        knows.append(path)
+        few = len({*rows} - {name}) < FEWEST[Classifier.load(path).kind]
+        note(path, "the whole file: too few people are left" if few else f"{rows.count(name)} of {len(rows)} vectors")
         if really:
-            classifier = Classifier.load(path)
-            _train(path, classifier, without(classifier.photos, name))
-    for path in knows:
+            _train(path, partial(without, name=name))
         for report in (path.with_suffix(suffix) for suffix in REPORTS):
             if report.exists():
                 note(report, "the whole file; `facerec train` writes it again")
@@ -329,9 +328,7 @@ def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
             with galleries.edited(path) as edit:
                 edit.rows = _renamed(edit.rows, old, new, moved, bases)
         else:
-            classifier = Classifier.load(path)
-            photos = _renamed(classifier.photos, old, new, moved, bases)
-            _train(path, classifier, photos)
+            _train(path, partial(_renamed, old=old, new=new, moved=moved, bases=bases))
             for suffix in REPORTS:
                 remove(path.with_suffix(suffix))
         kept = f"{labels.count(old)} vectors" if path.exists() else "erased, too few people are left"
@@ -360,15 +357,17 @@ def _labels(path: Path, kind: str) -> tuple[list[str], list[str]]:
     return photos.labels.tolist(), [f.label for f in photos.failures]
 
 
-def _train(path: Path, classifier: Classifier, photos: Embeddings) -> None:
+def _train(path: Path, change: Callable[[Embeddings], Embeddings]) -> None:
     """Trains a classifier again with other photos; removes it where too few people are left."""
-    try:
-        trained = Classifier.train(classifier.kind, photos, classifier.gate)
-    except DataError:
-        remove(path)
-        return
-    with galleries.dated(path):
-        trained.save(path)
+    with galleries.locked(path):
+        classifier = Classifier.load(path)
+        try:
+            trained = Classifier.train(classifier.kind, change(classifier.photos), classifier.gate)
+        except DataError:
+            remove(path)
+            return
+        with galleries.dated(path):
+            trained.save(path)
 
 
 def _renamed(rows: Embeddings, old: str, new: str, moved: dict[Path, Path], bases: list[Path]) -> Embeddings:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from facerec import catalogue, metrics
-from facerec.artifacts import load_embeddings, write_bytes, write_text
+from facerec.artifacts import write_bytes, write_text
 from facerec.classify import Classifier
-from facerec.errors import DataError, UsageError
+from facerec.errors import DataError
+from facerec.galleries.file import held, locked
 from facerec.stages.common import require_npz
 from facerec.types import Embeddings, Gate, StageReport
 
@@ -122,17 +123,26 @@ def train(
         DataError: too few people or photos, or a model whose threshold is not known.
     """
     start = time.perf_counter()
-    require_npz(output)
-    if inputs.resolve() == output.resolve():
-        raise UsageError(f"{output} holds the embeddings", "choose another --output")
-    embeddings = load_embeddings(inputs)
+    require_npz(output, "classifier")
+    with held(inputs) as embeddings:
+        report, answers = _train(embeddings, output, kind, threshold, margin)
+    report.files = [output, *_write_reports(output, report, answers)]
+    report.seconds = time.perf_counter() - start
+    return report
+
+
+def _train(
+    embeddings: Embeddings, output: Path, kind: str, threshold: float | None, margin: float | None
+) -> tuple[TrainReport, dict[str, list[tuple[str, str]]]]:
+    """The classifier, written; what there is to say of it, and its answers."""
     if reserved := {UNKNOWN, NO_FACE} & set(embeddings.people):
         raise DataError(
             f"a person is called {reserved.pop()!r}, which is an answer", "rename the folder in raw_images/"
         )
     gate = default_gate(embeddings, threshold, margin)
     classifier = Classifier.train(kind, embeddings[embeddings.splits == "train"], gate)
-    classifier.save(output)
+    with locked(output):
+        classifier.save(output)
 
     report = TrainReport("train", output, done=len(classifier.photos), people=len(classifier.photos.people))
     report.calibrated = classifier.platt is not None
@@ -142,9 +152,7 @@ def train(
     report.copies = int(copies.sum())
     answers = {split: _answers(classifier, embeddings[~copies], split) for split in ("train", "test")}
     report.train, report.test = (_score(answers[split]) for split in ("train", "test"))
-    report.files = [output, *_write_reports(output, report, answers)]
-    report.seconds = time.perf_counter() - start
-    return report
+    return report, answers
 
 
 def within(photos: Embeddings, threshold: float) -> float | None:

@@ -36,7 +36,7 @@ def transfer(source: Gallery, target: Gallery, title: str) -> TransferReport:
     """
     start = time.perf_counter()
     if not isinstance(target.where, str):
-        require_npz(target.where)
+        require_npz(target.where, "embeddings")
     photos = source.load()
     found = set()
 
