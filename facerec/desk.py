@@ -113,7 +113,8 @@ class Desk:
             return
         track = max(unknown, key=lambda track: track.face.size)
         if name := self._ask("name", image, [(track.face, "?", BLUE)]):
-            self.text = self._known.name(name, image, track)
+            # some of OpenCV's windows know no capitals
+            self.text = self._known.name(name.title() if name.islower() else name, image, track)
 
     def _ask(
         self, question: str, image: Image, marks: Sequence[tuple[Face, str, Colour]] = (), *, empty: bool = False

@@ -138,14 +138,7 @@ class Manifest:
         self.path = folder / name
 
     def __enter__(self) -> Manifest:
-        try:
-            make_folder(self.folder)
-            self._lock = FileLock(self.folder / ".lock", timeout=0)
-            self._lock.acquire()
-        except Timeout:
-            raise ArtifactError(f"another facerec is working on {self.folder}", "wait until it has finished") from None
-        except OSError as error:
-            raise cannot_write(self.folder, error) from error
+        self._acquire()
         if self.path.name == MANIFEST:  # a file's folder is others' too
             self.sweep()
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
@@ -166,8 +159,27 @@ class Manifest:
             self.records.close()
             with contextlib.suppress(OSError):  # a full disk: what is on it stays valid
                 self._file.close()
-            (self.folder / ".lock").unlink(missing_ok=True)  # before the release: nobody gets a lock on nothing
-            self._lock.release()
+            self._release()
+
+    def require_free(self) -> None:
+        """Raises `ArtifactError` where another process works on the folder."""
+        if os.access(self.folder, os.W_OK):  # else nobody can
+            self._acquire()
+            self._release()
+
+    def _acquire(self) -> None:
+        try:
+            make_folder(self.folder)
+            self._lock = FileLock(self.folder / ".lock", timeout=0)
+            self._lock.acquire()
+        except Timeout:
+            raise ArtifactError(f"another facerec is working on {self.folder}", "wait until it has finished") from None
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
+
+    def _release(self) -> None:
+        (self.folder / ".lock").unlink(missing_ok=True)  # before the release: nobody gets a lock on nothing
+        self._lock.release()
 
     def sweep(self) -> None:
         """Removes what processes that were killed left unfinished."""

@@ -22,6 +22,8 @@ from facerec.artifacts import load_embeddings, save_embeddings
 from facerec.commands.app import is_loopback
 from facerec.galleries import open_gallery
 from facerec.images import find_images
+from facerec.paths import GALLERY
+from facerec.stages.people import Project, forget
 from facerec.types import Gate
 from facerec.video import VideoWriter
 
@@ -265,19 +267,27 @@ def test_a_picture_of_the_browsers_camera_enrols_and_is_recognised(visit, server
     assert "Eileen" in page.locator("[data-testid=stMarkdown]", has_text=".jpg").last.inner_text()
 
 
-def test_a_video_is_followed(visit, nobody, faces, tmp_path, astronaut_module):
+def test_a_video_is_followed_and_again_when_others_are_known(visit, nobody, faces, tmp_path, astronaut_module):
     people = visit("people")
-    add(people, "Eileen", faces / "astronaut.png")
+    add(people, "Jerry", faces / "jerry0.jpg")
     with VideoWriter(tmp_path / "film.mp4", 10) as film:
         for left in range(20):
             film.write(np.roll(astronaut_module, left, axis=1))
     page = visit()
     upload(page, tmp_path / "film.mp4")
     page.wait_for_selector("text=The best view of each face")
-    with page.expect_download() as saved:
-        page.get_by_role("button", name="JSON", exact=True).click()
-    (seen,) = json.loads(saved.value.path().read_text())
-    assert seen["name"] == "Eileen" and seen["end"] > 1.5
+    for name in (None, "Eileen"):
+        with page.expect_download() as saved:
+            page.get_by_role("button", name="JSON", exact=True).last.click()
+        (seen,) = json.loads(saved.value.path().read_text())
+        assert seen["name"] == name and seen["end"] > 1.5
+        if name is None:
+            again(people)
+            open_form(people)
+            add(people, "Eileen", faces / "astronaut.png")
+            upload(page, tmp_path / "film.mp4", faces / "jerry1.jpg")
+            page.wait_for_selector("text=following the faces")
+            page.wait_for_selector("text=The best view of each face")
 
 
 def test_rename_merge_save_and_load(visit, server, nobody, faces):
@@ -339,7 +349,12 @@ def test_training_on_what_was_dropped_in(visit, server, nobody):
         upload(page, *find_images(person)[:6])
         page.get_by_role("button", name="Keep").click()
         page.wait_for_selector(f"text=6 files are kept for {person.name}")
+        page.get_by_label("Name", exact=True).fill("somebody else")  # the files that are kept are not theirs
+        page.keyboard.press("Tab")
+        page.wait_for_selector("button:has-text('Keep')[disabled]")
         again(page)
+    (server.folder / "videos").mkdir()
+    (server.folder / "videos" / "readme.txt").write_text("no video")
     page.get_by_role("button", name="Train", exact=True).click()
     page.wait_for_selector("text=2 people are known")
     assert (server.folder / "classifiers/svm.npz").is_file()
@@ -456,10 +471,38 @@ def test_others_on_the_network_need_the_token(visit, tmp_path, monkeypatch):
         page.get_by_label("Token", exact=True).fill("guess")
         page.keyboard.press("Enter")
         page.wait_for_selector("text=That is not the token")
+        assert uploaded(page, "input[type=password]") == 400
         page = visit(f"?token={url[1]}", server=server)
         assert page.locator("h1").inner_text() == "Who is this?" and "token" not in page.url
+        page.goto(server.url(f"?token={url[1]}"))
+        assert uploaded(page, "h1", f"?token={url[1]}") == 204
     finally:
         server.stop()
+
+
+def uploaded(page, there, query=""):
+    """The server's answer to a file of a session that the page begins now."""
+    from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+
+    sessions = []
+
+    def received(data):
+        message = ForwardMsg.FromString(data)
+        if message.WhichOneof("type") == "new_session":
+            sessions.append(message.new_session.initialize.session_id)
+
+    page.on("websocket", lambda socket: socket.on("framereceived", received))
+    page.goto(page.url.partition("?")[0] + query)
+    page.wait_for_selector(there)
+    return page.evaluate(
+        """async session => {
+            const body = new FormData()
+            body.append("file", new Blob(["hello"]), "a.txt")
+            const headers = {"X-Xsrftoken": document.cookie.match(/_streamlit_xsrf=([^;]*)/)[1]}
+            return (await fetch(`/_stcore/upload_file/${session}/1`, {method: "PUT", headers, body})).status
+        }""",
+        sessions[-1],
+    )
 
 
 @pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 101), ("localhost", 101), ("evil.example", 403)])
@@ -493,9 +536,48 @@ def test_every_page_fits(visit, tmp_path, scheme, width):
         assert (bright < 80) == (scheme == "dark")
 
 
+def test_a_classifier_that_was_written_again_is_read_again(in_tmp):
+    """Also where its date stays, as when somebody is forgotten."""
+    from facerec.app import toolkit
+    from facerec.classify import Classifier
+
+    path = in_tmp / "classifiers" / "nearest.npz"
+    Classifier.train("nearest", vectors({"ana": 2, "ben": 2, "cleo": 2}), Gate(0.5)).save(path)
+    save_embeddings(in_tmp / "embeddings" / "faces.npz", vectors({"ana": 2, "ben": 2, "cleo": 2}))
+    before, there = toolkit._changed(path), path.stat().st_mtime_ns
+    forget(Project(in_tmp, GALLERY), "ana", really=True)
+    assert path.stat().st_mtime_ns == there and toolkit._changed(path) != before
+
+
+def test_every_change_of_a_setting_counts(in_tmp):
+    from streamlit.testing.v1 import AppTest
+
+    def script():
+        from facerec.app import settings
+
+        settings.page()
+
+    page = AppTest.from_function(script, default_timeout=60).run()
+    for size in (40, 60, 80, 120, 20):
+        page.select_slider[0].set_value(size).run()
+        assert page.session_state["settings"].min_face == size
+    for detector in ("haar", "mtcnn", "haar"):
+        page.selectbox[0].set_value(detector).run()
+        assert page.session_state["settings"].detector == detector
+
+
+def test_a_camera_that_has_stopped_shows_nobody():
+    from facerec.app.live import STILL, Watcher
+
+    watcher = Watcher(None, shown=(np.zeros((9, 9, 3), np.uint8), []))
+    watcher.times.append(time.monotonic())
+    assert watcher.now is not None
+    watcher.times[-1] -= STILL + 0.1
+    assert watcher.now is None and watcher.in_view == []
+
+
 def test_the_page_names_by_what_the_gallery_was_calibrated_to(in_tmp):
     from facerec.app import toolkit
-    from facerec.paths import GALLERY
 
     gate = Gate(0.5, 0.1, 1e-3, source="calibrated")
     save_embeddings(GALLERY, replace(vectors({"ana": 2, "ben": 2}), gate=gate))

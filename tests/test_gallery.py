@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import shutil
+import threading
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,12 @@ from facerec.errors import SpaceError
 from facerec.galleries.file import FileGallery
 from facerec.galleries.people import people as listed
 from facerec.galleries.people import swapped
-from facerec.images import find_images
+from facerec.images import find_files, find_images
+from facerec.manifests import Manifest
+from facerec.stages.embed import embed
 from facerec.stages.enroll import enroll
 from facerec.types import Crop, Gate, Space
+from facerec.video import is_video
 
 GALLERY = Path("embeddings/gallery.npz")
 pytestmark = pytest.mark.usefixtures("in_tmp")
@@ -229,6 +233,56 @@ def test_a_label_that_is_a_path_leads_nowhere(run, project, tmp_path_factory, na
     assert run("forget", name, "--yes", "--gallery", "embeddings/foreign.npz").code in (0, 3)
     assert (outside / "precious.txt").exists()
     assert {p for p in Path().rglob("*") if p.is_file()} >= {p for p in before if "raw_images" in p.parts}
+
+
+def test_nobody_is_half_forgotten_while_a_stage_is_at_work(run, project):
+    before = tree(Path())
+    with Manifest(Path("processed")):
+        refused = run("forget", "ana", "--yes")
+    assert refused.code == 1 and "another facerec is working on processed" in refused.err
+    assert tree(Path()) == before
+    assert run("rename", "ana", "anna").code == 0
+
+
+def test_who_is_being_embedded_is_forgotten_when_that_is_done(run, project, monkeypatch):
+    """Also where the file is not there yet: the lock is."""
+    Path("embeddings/faces.npz").unlink()
+    embedding, waiting = threading.Event(), threading.Event()
+
+    class Slow(FakeEmbedder):
+        def embed(self, crops):
+            embedding.set()
+            waiting.wait(10)
+            return super().embed(crops)
+
+    thread = threading.Thread(
+        target=embed, args=(Path("processed"), Path("embeddings/faces.npz")), kwargs={"embedder": Slow()}
+    )
+    thread.start()
+    embedding.wait(10)
+    threading.Timer(0.5, waiting.set).start()
+    assert run("forget", "ana", "--yes").code == 0
+    thread.join()
+    assert "ana" not in load_embeddings(Path("embeddings/faces.npz")).people and traces("ana") == []
+
+
+def test_videos_that_no_stage_has_seen_are_a_persons_too(run, project):
+    for path in ("videos/ana/party.mp4", "videos/ana.mov", "videos/ben.mp4"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_bytes(b"film")
+    assert run("rename", "ana", "anna").code == 0
+    assert sorted(map(str, find_files(Path("videos"), is_video))) == [
+        "videos/anna.mov", "videos/anna/party.mp4", "videos/ben.mp4",
+    ]  # fmt: skip
+    assert run("forget", "anna", "--yes").code == 0
+    assert list(map(str, find_files(Path("videos"), is_video))) == ["videos/ben.mp4"]
+
+
+def test_crops_of_a_run_that_was_killed_are_forgotten(run, project):
+    """It had noted nothing of its last photos."""
+    path = Path("processed/manifest.jsonl")
+    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if "/ana/" not in line))
+    assert run("forget", "ana", "--yes").code == 0 and traces("ana") == []
 
 
 def test_forgetting_asks_first_and_names_what_it_did_not_make(run, project, monkeypatch):

@@ -208,7 +208,7 @@ def test_who_was_forgotten_meanwhile_stays_forgotten(in_tmp, recognizer):
     for frame in sharp[:3]:
         (track, *_) = other.follow(frame) or [None]
     assert "is added" in known(other, path).name("dora", sharp[2].image, track)
-    assert load_embeddings(path).people == ["Dora", "Eva", "ben", "cleo"]
+    assert load_embeddings(path).people == ["Eva", "ben", "cleo", "dora"]
 
 
 @pytest.mark.parametrize("typed", ["nobody", "../all", "a/b"])

@@ -27,6 +27,7 @@ from facerec.video import Frame
 
 RATE = 25.0  # frames a second that are aimed at
 MIN_FACE = 40
+STILL = 2.0  # seconds without a frame after which the camera has stopped
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Watcher:
             tracks = self.follower.follow(Frame(0, now - self.start, image))
             followed = time.monotonic()
             self.shown = (image, tracks)
-            self.times.append(now)
+            self.times.append(followed)  # the first one may take seconds
         picture = annotate(image, [mark(track) for track in tracks])
         answer = av.VideoFrame.from_ndarray(picture, format="rgb24")
         answer.pts, answer.time_base = frame.pts, frame.time_base
@@ -66,14 +67,19 @@ class Watcher:
         """Frames a second, of late."""
         with self.lock:
             times = list(self.times)
-        if len(times) < 2 or time.monotonic() - times[-1] > 2:
+        if len(times) < 2 or time.monotonic() - times[-1] > STILL:
             return 0.0
         return (len(times) - 1) / max(times[-1] - times[0], 1e-6)
 
     @property
+    def now(self) -> tuple[Image, list[Track]] | None:
+        """The newest frame with its tracks; None where the camera has stopped."""
+        return self.shown if self.times and time.monotonic() - self.times[-1] <= STILL else None
+
+    @property
     def in_view(self) -> list[str]:
         """Who is."""
-        return [track.name or "unknown" for track in (self.shown[1] if self.shown else [])]
+        return [track.name or "unknown" for track in (self.now or (None, []))[1]]
 
 
 def page() -> None:
@@ -147,7 +153,7 @@ def capture(watcher: Watcher) -> None:
         st.warning("Type the name first.")
         return
     with watcher.lock:
-        image, tracks = watcher.shown or (np.zeros((1, 1, 3), np.uint8), [])
+        image, tracks = watcher.now or (np.zeros((1, 1, 3), np.uint8), [])
         unknown = [track for track in tracks if track.name is None] or tracks
         if not unknown:
             st.warning("No face is in view.")

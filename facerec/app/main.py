@@ -8,8 +8,9 @@ import os
 import streamlit as st
 from PIL import Image as Pillow
 from PIL import ImageDraw
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from facerec.app import TOKEN, evaluate, live, people, recognise, settings, train
+from facerec.app import ADMITTED, TOKEN, evaluate, live, people, recognise, settings, train
 from facerec.app.toolkit import plain
 from facerec.errors import FacerecError
 
@@ -32,6 +33,8 @@ def let_in() -> None:
         given = st.text_input("Token", type="password", help="`facerec app` printed it when it started") or ""
     if hmac.compare_digest(given.encode(), token.encode()):
         st.session_state["let in"] = True
+        if context := get_script_run_ctx():
+            ADMITTED.add(context.session_id)
         if "token" in st.query_params:
             del st.query_params["token"]
         st.rerun()

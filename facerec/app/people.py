@@ -14,8 +14,9 @@ from facerec.audit import Finding, audit
 from facerec.errors import DataError, FacerecError
 from facerec.galleries import Where
 from facerec.galleries.people import Person, empty, people
-from facerec.stages.enroll import enroll, require_name
-from facerec.stages.people import Project, forget, rename
+from facerec.stages.common import require_name
+from facerec.stages.enroll import enroll
+from facerec.stages.people import Project, find_traces, forget, rename
 from facerec.stages.train import default_gate
 from facerec.types import Embeddings
 
@@ -28,6 +29,8 @@ def page() -> None:
     with st.container():  # always there: what is below stays in its place, and open menus stay open
         for told in st.session_state.pop("told", []):
             st.success(toolkit.plain(told))
+        for left in st.session_state.pop("left", []):
+            st.warning(toolkit.plain(left))
     add()
     if not toolkit.gallery().exists():
         st.info("No gallery yet: add the first person above, or load one.")
@@ -142,7 +145,11 @@ def card(person: Person, gallery: Embeddings, names: list[str]) -> None:
                 say_and_start_again(f"{person.name} and {into} are one person now.")
             sure = st.checkbox("Really forget, in every file of this folder", key=f"sure {person.name}")
             if st.button("Forget", key=f"do forget {person.name}", disabled=not sure, type="primary"):
+                linked = project.linked(person.name)
                 erased = forget(project, person.name, really=True)
+                left = find_traces(project, person.name) + [str(path) for path in linked if path.exists()]
+                for trace in left[:SHOWN]:
+                    st.session_state.setdefault("left", []).append(f"still {person.name}'s, or names them: {trace}")
                 say_and_start_again(f"{person.name} is forgotten: {len(erased)} places.")
         except FacerecError as error:
             st.error(toolkit.plain(str(error)))

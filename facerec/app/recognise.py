@@ -23,6 +23,8 @@ from facerec.stages.explain import side_by_side
 from facerec.types import Prediction
 from facerec.video import is_video
 
+VIDEO = "video "  # how the keys of videos' jobs begin
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -53,6 +55,9 @@ def page() -> None:
     present = {file.file_id for file in files}
     earlier = st.session_state.get("answers", {})
     st.session_state["answers"] = {key: given for key, given in earlier.items() if key[0] in present}
+    followed = {key for key in st.session_state if isinstance(key, str) and key.startswith(VIDEO)}
+    for key in followed - {video_key(file) for file in files}:  # taken away, or other people are known by now
+        del st.session_state[key]
     videos = [file for file in files if is_video(Path(file.name))]
     answers = []
     for file in toolkit.within_bounds([file for file in files if file not in videos], toolkit.MAX_BYTES):
@@ -141,10 +146,15 @@ def downloads(answers: list[Answer]) -> None:
     data.download_button("JSON", json.dumps(body, indent=1), "faces.json", "application/json", width="stretch")
 
 
+def video_key(file: UploadedFile) -> str:
+    """Where a video's job is kept, for one state of people and settings."""
+    return f"{VIDEO}{file.file_id} {hash(toolkit.state())}"
+
+
 def video(file: UploadedFile, recognizer: Recognizer) -> None:
     """Follows the faces of a video, in the background."""
     st.subheader(toolkit.plain(file.name))
-    key = f"video {file.file_id}"
+    key = video_key(file)
 
     def work(job: toolkit.Job) -> tuple[list[dict[str, object]], bytes, bytes, str | None]:
         with tempfile.TemporaryDirectory() as name:

@@ -142,9 +142,7 @@ def names_path() -> Where | None:
 
 
 def _changed(path: Where | None) -> object:
-    if path == where():
-        return gallery().state()
-    return path.stat().st_mtime_ns if isinstance(path, Path) else None
+    return None if path is None else _opened(path).state()
 
 
 def state() -> tuple[object, ...]:

@@ -13,12 +13,12 @@ from facerec.artifacts import make_folder, write_bytes
 from facerec.classify import KINDS
 from facerec.embedders import DEFAULT_MARGIN
 from facerec.errors import FacerecError
-from facerec.images import encode_image
+from facerec.images import encode_image, walk_files
 from facerec.paths import CLASSIFIERS, EMBEDDINGS, PROCESSED, RAW
 from facerec.report import Report
+from facerec.stages.common import require_name
 from facerec.stages.detect import detect
 from facerec.stages.embed import embed
-from facerec.stages.enroll import require_name
 from facerec.stages.evaluate import classifier as judge
 from facerec.stages.extract import extract
 from facerec.stages.train import TrainReport, train
@@ -57,6 +57,8 @@ def upload() -> None:
         st.subheader("Photos or videos of a person")
         name = st.text_input("Name", key="train name").strip()
         files = st.file_uploader("Photos, or videos", accept_multiple_files=True, key="train files")
+        kept: set[str] = st.session_state.setdefault("kept", set())
+        files = [file for file in files if file.file_id not in kept]
         if not st.button("Keep", disabled=not (name and files)):
             return
         try:
@@ -71,6 +73,7 @@ def upload() -> None:
         for file in toolkit.within_bounds([f for f in files if is_video(Path(f.name))], toolkit.MAX_VIDEO):
             write_bytes(free(VIDEOS / name, Path(file.name).stem, Path(file.name).suffix.lower()), file.getvalue())
             number += 1
+        kept.update(file.file_id for file in files)
         if number:
             st.success(toolkit.plain(f"{number} files are kept for {name}."))
 
@@ -92,17 +95,18 @@ def everything(
     """All stages, one after the other; each does only what is new."""
     lost: list[str] = []
     cores = runtime.cpu_count()
-    if VIDEOS.is_dir() and any(VIDEOS.rglob("*.*")):
+    if VIDEOS.is_dir() and any(walk_files(VIDEOS, is_video)):
         report = extract([VIDEOS], RAW, jobs=cores, progress=job.progress)
         lost += [f"{f.source}: {f.reason}" for f in report.failed]
-    crop = Crop(DEFAULT_MARGIN)
-    finder = toolkit.detector(detector, min_face)
-    report = detect(
-        RAW, PROCESSED, detector=finder, crop=crop, min_face=min_face, min_confidence=None, jobs=cores,
-        progress=job.progress,
-    )  # fmt: skip
-    lost += [f"{f.source}: {f.reason}" for f in report.failed]
-    embed(PROCESSED, EMBEDDINGS, embedder=toolkit.embedder(model, crop, False), progress=job.progress)
+    if RAW.is_dir():
+        crop = Crop(DEFAULT_MARGIN)
+        finder = toolkit.detector(detector, min_face)
+        report = detect(
+            RAW, PROCESSED, detector=finder, crop=crop, min_face=min_face, min_confidence=None, jobs=cores,
+            progress=job.progress,
+        )  # fmt: skip
+        lost += [f"{f.source}: {f.reason}" for f in report.failed]
+        embed(PROCESSED, EMBEDDINGS, embedder=toolkit.embedder(model, crop, False), progress=job.progress)
     job.step = kind
     path = CLASSIFIERS / f"{kind}.npz"
     trained = train(EMBEDDINGS, path, kind=kind)

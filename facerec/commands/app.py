@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Exit:
     """Serves the page until Ctrl-C."""
-    from facerec.app import GALLERY, TOKEN
+    from facerec.app import ADMITTED, GALLERY, TOKEN
     from facerec.galleries import open_gallery
 
     os.environ.pop(GALLERY, None)
@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> Exit:
         if importlib.util.find_spec(package) is None:
             raise UsageError(f"the page needs {package}", "pip install 'facerec[app]'")
     from streamlit import net_util
+    from streamlit.runtime import Runtime
     from streamlit.web import bootstrap
 
     try:
@@ -61,22 +62,29 @@ def run(args: argparse.Namespace) -> Exit:
             "choose another --port or --address",
         ) from None
     net_util.get_external_ip = lambda: None  # asks a server on the web, whenever a page of another origin calls
-    url = f"http://[{args.address}]:{args.port}" if ":" in args.address else f"http://{args.address}:{args.port}"
+    host = f"[{args.address}]" if ":" in args.address else args.address
+    url = f"http://{host}:{args.port}"
     if is_loopback(args.address):
         os.environ.pop(TOKEN, None)
     else:
         token = os.environ[TOKEN] = os.environ.get(TOKEN) or secrets.token_urlsafe(24)
         url += f"/?token={token}"
+        active = Runtime.is_active_session
+
+        def admitted(runtime: Runtime, session_id: str) -> bool:
+            return session_id in ADMITTED and active(runtime, session_id)
+
+        Runtime.is_active_session = admitted  # type: ignore[assignment]  # asked before an upload is read
     options = {
         "server.address": args.address,
         "server.port": args.port,
-        "server.headless": args.no_browser,
+        "server.headless": args.no_browser or not is_loopback(args.address),  # it would open the page without the token
         # a page elsewhere must not get in by a name that it lets point here (DNS rebinding)
         "server.allowedHosts": ["localhost", "127.0.0.1", "::1", args.address] if is_loopback(args.address) else [],
         "server.maxUploadSize": 500,
         "server.fileWatcherType": "none",
         "browser.gatherUsageStats": False,
-        "browser.serverAddress": args.address,
+        "browser.serverAddress": host,
         "client.toolbarMode": "viewer",
         "client.showErrorDetails": "none",
         "global.developmentMode": False,

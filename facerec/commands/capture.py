@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> Exit:
     """Opens the camera and asks for views until there are enough photos."""
     from facerec import runtime
     from facerec.stages.capture import capture
-    from facerec.stages.enroll import require_name
+    from facerec.stages.common import require_name
     from facerec.window import Window
 
     require_name(args.name)

@@ -64,13 +64,17 @@ def run(args: argparse.Namespace) -> Exit:
     if args.video and args.output and args.video.resolve() == args.output.resolve():
         raise UsageError(f"{args.output} is the video itself", "choose another --output")
     window = None if args.headless else Window("facerec live")
+    by = args.classifier or args.gallery or common.newest_names()
+    if by in (args.gallery, paths.GALLERY):
+        args.gallery, args.classifier = by, None
+    else:
+        args.classifier = by
     gallery = open_gallery(args.gallery or paths.GALLERY)
-    shared = not isinstance(gallery.where, Path)
-    state = gallery.state() if shared else None
+    state = gallery.state()
     recognizer = common.make_recognizer(args, "all")
 
     def read(gallery: Gallery) -> Classifier:
-        return names_of(gallery, args.by, common.euclidean(args), args.gate_margin, nobody=True)
+        return names_of(gallery, args.by, common.euclidean(args), args.gate_margin, index=args.index, nobody=True)
 
     try:
         source: Video | Camera = Video(args.video) if args.video else common.open_camera(args.camera)
@@ -78,8 +82,8 @@ def run(args: argparse.Namespace) -> Exit:
         raise FacerecError(f"{args.video}: {error.what}", error.cure) from None
     fps = source.fps if isinstance(source, Video) else 15.0
     follower = Follower(recognizer, args.step, rate=fps if isinstance(source, Video) else 25.0)
-    watch = Watch(open_gallery(gallery.where), read, state) if shared else None
-    learner = Learner(follower, gallery, args.by, watch)
+    watch = None if args.classifier else Watch(open_gallery(gallery.where), read, state)
+    learner = Learner(follower, gallery, args.by, watch, args.classifier)
     known = Known(learner.name, learner.save, learner.load)
     watching = contextlib.closing(watch) if watch else contextlib.nullcontext()
     with source, watching, contextlib.closing(ahead(source.frames()) if args.video else source.frames()) as frames:

@@ -120,7 +120,8 @@ class FileGallery:
         if not self.where.exists():
             return None
         found = self.where.stat()
-        return found.st_mtime_ns, found.st_ino, found.st_size
+        # the first stays where it decides who names people, and a disk gives numbers of files out again
+        return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size
 
     def about(self) -> Embeddings:
         photos = self.load()

@@ -16,8 +16,8 @@ from facerec.draw import GREEN, ORANGE, annotate
 from facerec.embedders import DEFAULT_MARGIN
 from facerec.images import crop_face
 from facerec.quality import TO_ENROLL, Quality, assess
+from facerec.stages.common import require_name
 from facerec.stages.detect import SIZE
-from facerec.stages.enroll import require_name
 from facerec.types import Crop, Detector, Face, Image
 from facerec.video import Frame
 from facerec.window import Window

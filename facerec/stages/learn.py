@@ -13,7 +13,8 @@ from facerec.galleries.file import FileGallery
 from facerec.images import crop_face
 from facerec.paths import GALLERY
 from facerec.quality import TO_ENROLL, assess
-from facerec.stages.enroll import gallery_rows, require_name
+from facerec.stages.common import require_name
+from facerec.stages.enroll import gallery_rows
 from facerec.stages.names import Watch, names_of
 from facerec.tracking import Track
 from facerec.types import Image
@@ -27,10 +28,19 @@ class Learner:
         gallery: where people are added; galleries that are saved and loaded stand beside it, or beside the usual one.
         by: how faces are compared once the people have changed: "nearest" or "knn".
         watch: tells what others change in the gallery; None where that is not looked for.
+        classifier: the file of the one that the follower names by; None where that is a gallery.
     """
 
-    def __init__(self, follower: Follower, gallery: Gallery, by: str, watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        follower: Follower,
+        gallery: Gallery,
+        by: str,
+        watch: Watch | None = None,
+        classifier: Path | None = None,
+    ) -> None:
         self._follower, self._gallery, self._by, self._watch = follower, gallery, by, watch
+        self._classifier = classifier
         self._folder = (gallery.where if isinstance(gallery.where, Path) else GALLERY).parent
 
     def name(self, name: str, image: Image, track: Track) -> str:
@@ -39,16 +49,18 @@ class Learner:
         embedder, known = recognizer.embedder, recognizer.classifier
         crop = crop_face(image, track.face, embedder.space.crop, embedder.input_size)
         quality = assess(track.face, crop)
-        # Some of OpenCV's windows know no capitals: who is enrolled keeps the spelling, who is new gets them.
         spelled = {person.casefold(): person for person in known.people}
-        name = spelled.get(name.casefold(), name.title() if name.islower() else name)
+        name = spelled.get(name.casefold(), name)
         try:
             require_name(name)
             if problems := quality.problems(TO_ENROLL):
                 raise InputError(problems[0], "try again with a better view")
             faces = [("live", crop, quality)]
             rows, crops = gallery_rows(name, faces, self._gallery.folder, embedder, recognizer.detector.name)
-            self._gallery.add(rows if self._is_known else replace(known.photos, gate=None) + rows, crops.get)
+            if not self._is_known:  # as the file is by now: who was forgotten meanwhile must not come back
+                photos = Classifier.load(self._classifier).photos if self._classifier else known.photos
+                rows = replace(photos, gate=None) + rows
+            self._gallery.add(rows, crops.get)
             self._know(names_of(self._gallery, self._by, gate=known.gate))
         except (FacerecError, InputError) as error:
             return f"{name} is not added: {error}"

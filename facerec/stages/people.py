@@ -82,6 +82,18 @@ class Project:
             if path.name == MANIFEST or path.name.endswith(f".{MANIFEST}"):
                 yield Manifest(path.parent, path.name)
 
+    def require_idle(self) -> None:
+        """Raises `ArtifactError` where a stage is at work: it would write what it has read of a person again."""
+        for manifest in list(self.manifests()):
+            manifest.require_free()
+
+    def wait(self) -> None:
+        """Waits for those who write vectors at the moment, also into files that are not there yet."""
+        for lock in list(self.walk()):
+            if lock.name.startswith(".") and lock.name.endswith(".npz.lock"):
+                with galleries.locked(lock.with_name(lock.name[1:].removesuffix(".lock"))):
+                    pass
+
     def cluster_folders(self, name: str) -> list[Path]:
         """Folders of `facerec cluster` that know a person."""
         usual = self.root / "clusters"
@@ -115,12 +127,17 @@ class Project:
             found += [v.resolve() for v in videos if v.is_symlink() and v.exists()]
         return sorted(found)
 
+    def videos_called(self, name: str) -> list[Path]:
+        """videos/NAME.mp4 …, whether or not frames were taken from them."""
+        return [p for p in (self.root / "videos").glob("*") if is_video(p) and p.stem == name]
+
     def people_folders(self, name: str) -> Iterator[Path]:
-        """Folders of a person's photos: raw_images/NAME, raw_images/train/NAME, crops, also those that a run which was
-        killed did not note."""
+        """Folders of a person: videos/NAME, raw_images/NAME, raw_images/train/NAME, processed/train/NAME …; what is in
+        them counts, also where no stage has noted it (yet, or because it was killed)."""
         if Path(name).parts != (name,) or name == "..":
             return  # a label in somebody's file that is no name, but a way out of these folders
-        for top in ("raw_images", *(f"{top}/{split}" for top in ("raw_images", "processed") for split in SPLITS)):
+        split = (f"{top}/{split}" for top in ("raw_images", "processed") for split in SPLITS)
+        for top in ("videos", "raw_images", *split):
             folder = self.root / top / name
             if name not in SPLITS or not any(path.is_dir() for path in folder.glob("*")):  # else it is many people's
                 yield folder
@@ -148,6 +165,8 @@ def forget(project: Project, name: str, *, really: bool) -> list[str]:
     """
     if not name.strip():
         raise UsageError("whose?", "give a name")
+    if really:
+        project.require_idle()
     done = [line for spelling in _spellings(name) for line in _forget(project, spelling, really=really)]
     if not done:
         raise DataError(f"nobody called {name!r} is known here", "facerec people lists who is")
@@ -171,26 +190,6 @@ def _forget(project: Project, name: str, *, really: bool) -> list[str]:
         done.append(f"{database}: {held} vectors with their crops")
         if really and (left := database.forget(name)):
             done.append(left)
-    for path in [path for path, kind in project.arrays() if kind == "embeddings"]:
-        rows, failures = _labels(path, "embeddings")
-        if name in (*rows, *failures):
-            note(path, f"{rows.count(name)} of {len(rows)} vectors")
-            if really:
-                galleries.forget(path, name)
-    # looked for now: train, which holds the embeddings, may have made one
-    for path in [path for path, kind in project.arrays() if kind == "classifier"]:
-        rows, failures = _labels(path, "classifier")
-        if name not in (*rows, *failures):
-            continue
-        few = len({*rows} - {name}) < FEWEST[Classifier.load(path).kind]
-        note(path, "the whole file: too few people are left" if few else f"{rows.count(name)} of {len(rows)} vectors")
-        if really:
-            _train(path, partial(without, name=name))
-        for report in (path.with_suffix(suffix) for suffix in REPORTS):
-            if report.exists():
-                note(report, "the whole file; `facerec train` writes it again")
-                if really:
-                    remove(report)
     for folder in project.cluster_folders(name):
         note(folder / name, "the cluster, its faces and vectors, and the edits that name it")
         if really:
@@ -212,12 +211,35 @@ def _forget(project: Project, name: str, *, really: bool) -> list[str]:
         note(folder, f"{sum(p.is_file() for p in folder.rglob('*'))} files")
         if really:
             remove(folder)
-    for video in sorted({v for v in videos if v.is_file()}):
+    for video in sorted({v for v in (*videos, *project.videos_called(name)) if v.is_file()}):
         note(video, "the video that the frames came from")
         if really:
             remove(video)
             if video.parent.name == name and not any(video.parent.iterdir()):
                 remove(video.parent)
+    # what people are listed by goes last: where this fails halfway, they can be forgotten again
+    if really:
+        project.wait()
+    for path in [path for path, kind in project.arrays() if kind == "embeddings"]:
+        rows, failures = _labels(path, "embeddings")
+        if name in (*rows, *failures):
+            note(path, f"{rows.count(name)} of {len(rows)} vectors")
+            if really:
+                galleries.forget(path, name)
+    # looked for now: train, which holds the embeddings, may have made one
+    for path in [path for path, kind in project.arrays() if kind == "classifier"]:
+        rows, failures = _labels(path, "classifier")
+        if name not in (*rows, *failures):
+            continue
+        few = len({*rows} - {name}) < FEWEST[Classifier.load(path).kind]
+        note(path, "the whole file: too few people are left" if few else f"{rows.count(name)} of {len(rows)} vectors")
+        if really:
+            _train(path, partial(without, name=name))
+        for report in (path.with_suffix(suffix) for suffix in REPORTS):
+            if report.exists():
+                note(report, "the whole file; `facerec train` writes it again")
+                if really:
+                    remove(report)
     return done
 
 
@@ -247,6 +269,8 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
         raise UsageError("who?", "give a name")
     if old == new:
         raise UsageError(f"{old!r} is called that already", "give another name")
+    project.require_idle()
+    project.wait()
     changed: list[str] = []
     for spelling in _spellings(old):
         if spelling != new:
@@ -267,7 +291,7 @@ def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
     there = {n: held for n in (old, new) if database and (held := _held(database, n)) is not None}
     clustered = {name: project.cluster_folders(name) for name in (old, new)}
     known |= {*there, *(name for name, folders in clustered.items() if folders)}
-    if old not in known and not places:
+    if old not in known and not places and not project.videos_called(old):
         return []
     if not merge and (new in known or any(f.exists() for f in project.people_folders(new))):
         raise UsageError(f"{new!r} exists already", "put the two together with --merge")
@@ -290,6 +314,8 @@ def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
         folder = manifest.folder
         for output in (folder / o["path"] for r in records if r.label == old for o in r.outputs):
             _move(output, folder / swapped(output.relative_to(folder).as_posix(), old, new), moved)
+    for video in project.videos_called(old):
+        _move(video, video.with_stem(new), moved)
     folders = {place.resolve() for place in places if not place.is_symlink()}
     for place in sorted(places, key=lambda place: not place.is_symlink()):
         if place.is_symlink() and not place.with_name(new).exists():  # what it leads to is seldom the project's
