@@ -9,6 +9,7 @@ from pathlib import Path
 
 from facerec.artifacts import write_image
 from facerec.draw import BLUE, Colour, annotate
+from facerec.errors import FacerecError
 from facerec.tracking import Track
 from facerec.types import Face, Image
 from facerec.video import VideoWriter
@@ -54,7 +55,10 @@ class Desk:
     def show(self, picture: Image, seconds: float) -> None:
         """Shows an annotated frame, and records it."""
         if self._recording:
-            self._recording.write(picture, seconds)
+            try:
+                self._recording.write(picture, seconds)
+            except (FacerecError, OSError) as error:
+                self._recording, self.text = None, str(error)
         self._window.show(picture)
 
     def key(self) -> str | None:
@@ -67,12 +71,11 @@ class Desk:
             return False
         if key == "h":
             self.text = "" if self.text == HELP else HELP
-        elif key == " ":
-            path = self._new_path(".jpg")
-            write_image(path, picture)
-            self.text = f"{path} is written"
-        elif key == "r":
-            self._record()
+        elif key in (" ", "r"):
+            try:
+                self.text = self._snapshot(picture) if key == " " else self._record()
+            except (FacerecError, OSError) as error:
+                self.text = str(error)
         elif key == "p":
             while self._window.is_open and (key := self._window.key(50)) != "p":
                 if key == "q":
@@ -85,25 +88,31 @@ class Desk:
             self.text = self._known.save(name)
         elif key == "l" and self._known and (name := self._ask("load the gallery", image)) is not None:
             self.text = self._known.load(name)
-        return True
+        return self._window.is_open
 
     def close(self) -> None:
         """Ends a recording and closes the window."""
-        if self._recording:
-            self._record()
-        self._window.close()
+        try:
+            if self._recording:
+                self._record()
+        finally:
+            self._window.close()
 
     def _new_path(self, suffix: str) -> Path:
         return self._snapshots / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{time.time_ns() % 10**9:09d}{suffix}"
 
-    def _record(self) -> None:
+    def _snapshot(self, picture: Image) -> str:
+        path = self._new_path(".jpg")
+        write_image(path, picture)
+        return f"{path} is written"
+
+    def _record(self) -> str:
         if self._recording is None:
             self._recording = VideoWriter(self._new_path(".mp4"), RECORDED)
-            self.text = "recording: r ends it"
-            return
+            return "recording: r ends it"
         writer, self._recording = self._recording, None
         writer.close()
-        self.text = f"{writer.path} is written"
+        return f"{writer.path} is written"
 
     def _name(self, image: Image, tracks: list[Track]) -> None:
         """Asks for the name of the largest unknown face."""

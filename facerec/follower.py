@@ -10,6 +10,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import cv2
+import numpy as np
+import numpy.typing as npt
+
 from facerec.draw import BLUE, GREEN, ORANGE, Colour
 from facerec.images import crop_face, stack_crops
 from facerec.quality import TO_NAME, assess
@@ -20,9 +24,10 @@ from facerec.video import Frame
 
 MAX_STEP = 6  # frames from one detection to the next, at most: beyond, fast faces get lost
 AT_ONCE = 2  # faces that are recognised in one frame: the others' turn comes in the next
-AGAIN = 0.25  # seconds until an unnamed face is looked at again
-TRIES = 12  # recognitions of a face that stays unknown, before it is let be until a better view comes
-CHECK = 1.0  # seconds until a named face is looked at again, as long as the last look said the same
+AGAIN = 0.25  # seconds until a face is looked at again, as long as nothing is settled
+TRIES = 12  # recognitions from which a face that stays unknown is settled
+CHECK = 1.0  # seconds until a settled face is looked at again: named, and the last look said the same, or unknown
+CUT, AT_A_CUT = 25.0, 0.25  # mean difference in grey levels, and most seconds between two frames, at a change of scene
 BETTER = 1.3  # times the best view's quality that makes a view worth another look
 
 
@@ -42,7 +47,7 @@ class Follower:
         recognizer: detects and names.
         step: frames from one detection to the next; None lets it find out what the machine can do.
         rate: frames a second that are to be kept up with, where `step` is None.
-        check: seconds until a named face is looked at again: it may have become another's.
+        check: seconds until a settled face is looked at again: it may have become another's.
 
     Attributes:
         detections: faces that were detected in all frames so far.
@@ -58,6 +63,8 @@ class Follower:
         self.events = Events()
         self._fixed, self._rate, self._check = step, rate, check
         self._since = 0  # frames since the last detection
+        self._scene: npt.NDArray[np.int16] | None = None  # miniature of the frame before
+        self._seconds = 0.0  # its time
         self._detecting = self._between = 0.0  # seconds of a frame with and one without detection
 
     @property
@@ -75,20 +82,24 @@ class Follower:
         start = time.perf_counter()
         self.events = Events()
         waiting = [track for track in self.tracker.tracks if not track.confirmed]
-        due = self._since == 0
+        cut = self._is_cut(frame)
+        ended = self.tracker.clear() if cut else []  # whoever stands in another's place now is somebody else
+        due = cut or self._since == 0
         if due:
             faces = self.recognizer.detector.detect(frame.image)
             self.detections += len(faces)
-            found, ended = self.tracker.update(faces, frame.seconds)
+            found, gone = self.tracker.update(faces, frame.seconds)
+            ended += gone
             self.events.appeared += [track for track in waiting if track.confirmed]
             self._recognize(frame.image, found, frame.seconds)
         else:
-            ended = self.tracker.advance(frame.seconds)
+            ended += self.tracker.advance(frame.seconds)
         self.events.left += [track for track in ended if track.confirmed]
         taken = time.perf_counter() - start
         if due:
             self._detecting = taken if self._detecting == 0 else 0.8 * self._detecting + 0.2 * taken
-        self._since = 0 if self._since + 1 >= self.step else self._since + 1
+        since = 0 if due else self._since
+        self._since = 0 if since + 1 >= self.step else since + 1
         return self.tracker.visible(frame.seconds)
 
     def worked(self, seconds: float) -> None:
@@ -97,24 +108,27 @@ class Follower:
 
     def finish(self) -> list[Track]:
         """Ends the tracks that still go on, at the end of a video."""
-        tracks, self.tracker.tracks = self.tracker.tracks, []
-        return [track for track in tracks if track.confirmed]
+        return [track for track in self.tracker.clear() if track.confirmed]
+
+    def _is_cut(self, frame: Frame) -> bool:
+        """Whether another scene begins."""
+        grey = cv2.cvtColor(cv2.resize(frame.image, (64, 64), interpolation=cv2.INTER_NEAREST), cv2.COLOR_RGB2GRAY)
+        scene, before = grey.astype(np.int16), self._scene
+        passed, self._seconds, self._scene = frame.seconds - self._seconds, frame.seconds, scene
+        return before is not None and passed <= AT_A_CUT and float(np.abs(scene - before).mean()) > CUT
 
     def _recognize(self, image: Image, found: Sequence[Track], seconds: float) -> None:
         """Looks at the faces of this frame that promise most."""
         views = []
         embedder = self.recognizer.embedder
         for track in found:
-            waited = seconds - track.recognised
-            if track.name:
-                asked = waited >= (self._check if track.said == track.name else AGAIN)
-            else:
-                asked = track.views < TRIES and waited >= AGAIN
             if not track.confirmed or (track.face.size < TO_NAME.size and track.views):
                 continue
             crop = crop_face(image, track.face, embedder.space.crop, embedder.input_size)
             quality = assess(track.face, crop)
             score = quality.score
+            settled = track.said == track.name and (track.name is not None or track.views >= TRIES)
+            asked = seconds - track.recognised >= (self._check if settled else AGAIN)
             if track.views == 0 or (not quality.problems(TO_NAME) and (asked or score > BETTER * track.best)):
                 views.append((track.views > 0, track.name is not None, -score, track, crop))
             if track.view is None or score > track.shown:

@@ -115,9 +115,9 @@ def live(
                 report.latencies.append(latency)
                 key = desk.key() if desk else None
                 follower.worked(time.perf_counter() - followed)  # what the user asks for may take minutes
+                report.seconds = time.perf_counter() - start
                 if desk and not desk.press(key, frame.image, picture, tracks):
                     break
-                report.seconds = time.perf_counter() - start
         except KeyboardInterrupt:  # ends it as q does: files are closed properly
             report.interrupted = True
         report.faces = follower.detections

@@ -19,8 +19,8 @@ from facerec.types import Face, Image, Prediction
 
 BUFFER = 0.4  # of a box's sides, added on each
 OVERLAP = 0.2  # of widened boxes (intersection over union), from which they may be one face
-PATIENCE = 1.0  # seconds for which a face that is not found keeps its track
-VISIBLE = 0.4  # seconds for which it is still shown, where its motion takes it
+PATIENCE = 1.0  # seconds for which a face that is not found keeps its track; two detections at least
+VISIBLE = 0.4  # seconds for which it is still shown, where its motion takes it; until the next detection at least
 CONFIRMED = 2  # detections from which a track is shown: what is seen once may be no face
 SMOOTH = 0.5  # share of the newest motion
 EVIDENCE = 0.3  # weight of votes from which a name is given: one good view, or several poor ones
@@ -163,13 +163,21 @@ class Tracker:
     def __init__(self) -> None:
         self.tracks: list[Track] = []
         self._count = 0
+        self._detected: float | None = None  # when faces were last looked for
+        self._gap: float | None = None  # seconds from one detection to the next; None before the second
 
     def advance(self, seconds: float) -> list[Track]:
         """Moves every face on, to a frame without detections; returns the tracks that have ended."""
         for track in self.tracks:
             track.face = track.at(seconds)
-        ended = [track for track in self.tracks if seconds - track.last > PATIENCE]
+        patience = np.inf if self._gap is None else max(PATIENCE, 2 * self._gap)
+        ended = [track for track in self.tracks if seconds - track.last > patience]
         self.tracks = [track for track in self.tracks if track not in ended]
+        return ended
+
+    def clear(self) -> list[Track]:
+        """Ends all tracks, and returns them."""
+        ended, self.tracks = self.tracks, []
         return ended
 
     def update(self, faces: Sequence[Face], seconds: float) -> tuple[list[Track], list[Track]]:
@@ -179,7 +187,11 @@ class Tracker:
             The tracks that were found in this frame, new ones among them, and those that have ended.
         """
         newest = max((track.last for track in self.tracks), default=seconds)
+        gap = None if self._detected is None else seconds - self._detected
+        if gap is not None:  # of a camera that was away it says nothing
+            self._gap = gap if self._gap is None else min(gap, self._gap)
         ended = self.advance(seconds)
+        self._detected, self._gap = seconds, gap
         found: list[Track] = []
         free = set(range(len(faces)))
         # those that were found last time choose first: whoever is hidden must not take the face in front
@@ -208,4 +220,5 @@ class Tracker:
 
     def visible(self, seconds: float) -> list[Track]:
         """The confirmed tracks whose face is found, or was a moment ago."""
-        return [track for track in self.tracks if track.confirmed and seconds - track.last <= VISIBLE]
+        visible = max(VISIBLE, self._gap or 0.0)
+        return [track for track in self.tracks if track.confirmed and seconds - track.last <= visible]

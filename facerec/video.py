@@ -70,7 +70,7 @@ class Video:
         if not path.is_file():
             raise InputError("there is no such file", "check the path")
         try:
-            name = str(path)
+            name = str(path.absolute())  # FFmpeg takes what comes before a colon for a protocol
             name.encode()
         except UnicodeEncodeError:
             raise InputError("its name is not valid text", "rename it") from None
@@ -97,6 +97,8 @@ class Video:
         """What to say where clearly fewer frames could be decoded than the file claims; None elsewhere."""
         if self.ended_at is None or self.ended_at >= CUT_OFF * self.count:
             return None
+        if self._last >= CUT_OFF * self.count / self.fps:  # frames come as they like, and were counted by the clock
+            return None
         return f"cut off: only {self.ended_at} of {self.count} frames could be read"
 
     def _count(self) -> int:
@@ -109,7 +111,7 @@ class Video:
 
     def _from_start(self) -> None:
         self._capture.release()
-        self._capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
+        self._capture = cv2.VideoCapture(str(self.path.absolute()), cv2.CAP_FFMPEG)
         self._next = 0
 
     def _jump(self, index: int) -> bool:
@@ -228,8 +230,9 @@ class Camera:
     def _capture_frames(self) -> None:
         start, index = time.monotonic(), 0
         while self._running:
-            ok, read = self._capture.read()
-            bgr = read if ok else self._reopen()
+            bgr = self._read()
+            if bgr is None:
+                bgr = self._reopen()
             with self._news:
                 if bgr is None:
                     self._running = False
@@ -238,6 +241,13 @@ class Camera:
                     self._newest = Frame(index, seconds, np.ascontiguousarray(bgr[..., ::-1]), time.perf_counter())
                     index += 1
                 self._news.notify_all()
+
+    def _read(self) -> Any:
+        """The next picture, BGR; None where there is none."""
+        with contextlib.suppress(cv2.error):  # some drivers' way to say so
+            ok, bgr = self._capture.read()
+            return bgr if ok else None
+        return None
 
     def _reopen(self) -> Any:
         """Tries to get a camera back that stopped, until it gives a picture; a file is at its end."""
@@ -248,8 +258,8 @@ class Camera:
         while self._running and time.monotonic() < deadline:
             self._capture.release()
             self._capture = cv2.VideoCapture(self.source)
-            ok, bgr = self._capture.read() if self._capture.isOpened() else (False, None)  # some open, and give nothing
-            if ok:
+            bgr = self._read() if self._capture.isOpened() else None  # some open, and give nothing
+            if bgr is not None:
                 self._say(f"camera {self.source} is back")
                 return bgr
             time.sleep(RETRY)
@@ -303,7 +313,7 @@ class VideoWriter:
         if self._writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             size = (image.shape[1], image.shape[0])
-            self._writer = cv2.VideoWriter(str(self._temp), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size)
+            self._writer = cv2.VideoWriter(str(self._temp.absolute()), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size)
             if not self._writer.isOpened():
                 raise InputError(
                     f"{self.path} cannot be written", "choose an .mp4 file in a folder that you may write to"
@@ -331,10 +341,14 @@ class VideoWriter:
         written = 0
         with contextlib.suppress(InputError), Video(self._temp) as video:
             written = video.count
-        if keep and written == self._frames:
-            self._temp.replace(self.path)
-            return
-        self._temp.unlink(missing_ok=True)
+        try:
+            if keep and written >= self._frames:  # one more where Ctrl-C came before it was counted
+                self._temp.replace(self.path)
+                return
+        except OSError as error:
+            raise ArtifactError(f"{self.path} cannot be written ({error.strerror})", "choose another name") from error
+        finally:
+            self._temp.unlink(missing_ok=True)
         if keep:
             raise ArtifactError(
                 f"{self.path}: {written} of {self._frames} frames could be written", "is the disk full?"
@@ -351,10 +365,12 @@ def with_sound(silent: Path, original: Path, output: Path) -> None:
     if program := shutil.which("ffmpeg"):
         with Video(silent) as video:
             seconds = video.count / video.fps
-        inputs = ["-i", str(silent), "-i", str(original)]
+        inputs = ["-i", str(silent.absolute()), "-i", str(original.absolute())]
         streams = ["-map", "0:v", "-map", "1:a?", "-c:v", "copy", "-c:a", "copy", "-t", f"{seconds:.3f}"]
         run = subprocess.run(
-            [program, "-nostdin", "-v", "error", "-y", *inputs, *streams, str(output)], capture_output=True, text=True
+            [program, "-nostdin", "-v", "error", "-y", *inputs, *streams, str(output.absolute())],
+            capture_output=True,
+            text=True,
         )
         if run.returncode == 0:
             return

@@ -12,6 +12,9 @@ import cv2
 from facerec.errors import UsageError
 from facerec.types import Image
 
+# X11's codes of keys that are no letters (keysymdef.h); Shift, arrows … have others from 0xFF00 on, and write nothing
+KEYS = {0xFF08: "\b", 0xFF0D: "\r", 0xFF1B: "\x1b", 0xFF8D: "\r", **{0xFFB0 + i: str(i) for i in range(10)}}
+
 
 class Window:
     """Shows RGB images and hands over keys. Close it when done.
@@ -38,14 +41,19 @@ class Window:
         cv2.imshow(self.title, image[..., ::-1])
 
     def key(self, milliseconds: int = 1) -> str | None:
-        """The key that was pressed, waiting this long for one; None where none was."""
-        code = cv2.waitKey(milliseconds)
-        return None if code < 0 else chr(code & 0xFF)
+        """The key that was pressed, waiting this long for one; None where none was, or one that writes nothing."""
+        code = cv2.waitKeyEx(milliseconds)
+        if code < 0:
+            return None
+        code &= 0xFFFF  # above are GTK's modifiers
+        return KEYS.get(code, chr(code) if 0 < code < 0x100 else None)
 
     @property
     def is_open(self) -> bool:
         """False once somebody has closed it."""
-        return cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) > 0
+        with contextlib.suppress(cv2.error):  # Qt's, where it was the last one
+            return cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) > 0
+        return False
 
     def close(self) -> None:
         """Closes it, if it is still open."""

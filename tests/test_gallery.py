@@ -114,7 +114,16 @@ def test_a_bad_photo_among_good_ones_is_reported_and_the_others_go_in(run, fakes
     assert answer.code == 3 and report["photos"] == 1 and len(report["failed"]) == 1
 
 
-@pytest.mark.parametrize("name", ["", " ", "../x", "a/b", ".hidden", "unknown", "train", "a\nb"])
+def test_another_model_than_the_gallerys_is_refused(run, fakes):
+    assert run("enroll", "ana", face("ana"), "--model", "facenet-128").code == 0
+    refused = run("enroll", "ben", face("ben"), "--model", "facenet-512")
+    assert refused.code == 2 and "holds vectors of facenet-128" in refused.err
+    assert run("enroll", "ben", face("ben")).code == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "../x", "a/b", ".hidden", "unknown", "train", "a\nb", "\u200b", "\u3164", "a\u202eb"]
+)
 def test_what_cannot_be_a_name_is_a_usage_error(run, fakes, name):
     assert run("enroll", name, face("ana")).code == 2 and not GALLERY.exists()
 

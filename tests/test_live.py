@@ -5,6 +5,7 @@ import os
 import re
 import time
 
+import cv2
 import numpy as np
 import pytest
 from conftest import COLOURS, STRANGER, FakeDetector, photo, video
@@ -162,6 +163,51 @@ def test_pause_holds_the_picture_until_it_is_pressed_again(in_tmp, recognizer):
     assert report.frames == len(window.shown) == 4
 
 
+@pytest.mark.parametrize("key", [" ", "r"])
+def test_a_snapshot_that_cannot_be_written_ends_nothing(in_tmp, recognizer, key):
+    (in_tmp / "shots").write_text("a file")
+    shown = desk([None, key], snapshots=in_tmp / "shots")
+    report = live(strangers(6), Follower(recognizer), desk=shown, writer=VideoWriter(in_tmp / "out.mp4", 10))
+    assert report.frames == 6 and "shots" in shown.text and (in_tmp / "out.mp4").stat().st_size > 0
+
+
+def test_closing_the_window_while_it_asks_ends_the_run(in_tmp, recognizer):
+    class Closed(FakeWindow):
+        def key(self, milliseconds):
+            key = super().key(milliseconds)
+            self.is_open = self.is_open and key != "closed"
+            return key
+
+    window = Closed([None, "s", "a", "closed", None, None])
+    report = live(strangers(), Follower(recognizer), desk=Desk(window, Known(never, never, never), in_tmp))
+    assert report.frames == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "key"),
+    [
+        (-1, None), (ord("q"), "q"), (0x100000 | ord("q"), "q"), (0xE9, "é"), (0xFFE1, None), (0xFFE9, None),
+        (0xFF51, None), (0x250000, None), (0xF702, None), (13, "\r"), (0xFF0D, "\r"), (0xFF8D, "\r"), (0xFF1B, "\x1b"),
+        (0xFF08, "\b"), (0xFFB7, "7"),
+    ],
+)  # fmt: skip
+def test_keys_that_write_nothing_are_none(monkeypatch, code, key):
+    """As OpenCV's windows give them: Shift, Alt and arrows are not the letters that their last byte is."""
+    monkeypatch.setattr("cv2.waitKeyEx", lambda milliseconds: code)
+    assert Window.key(Window.__new__(Window)) == key
+
+
+def test_a_window_that_the_system_does_not_know_any_more_is_closed(monkeypatch):
+    def gone(title, what):
+        raise cv2.error("NULL guiReceiver")
+
+    monkeypatch.setattr("cv2.getWindowProperty", gone)
+    window = Window.__new__(Window)
+    window.title = "gone"
+    assert not window.is_open
+    window.close()
+
+
 def test_recording_starts_and_ends_with_r_and_runs_at_true_speed(in_tmp, recognizer):
     shown = desk([None, "r", *[None] * 10, "r"], snapshots=in_tmp / "shots")
     live(strangers(20), Follower(recognizer), desk=shown)
@@ -285,6 +331,18 @@ def test_a_camera_that_opens_but_gives_nothing_is_given_up(camera, monkeypatch):
     with source:
         assert len(list(source.frames())) <= 6
     assert source.lost and len(said) == 1
+
+
+def test_a_camera_whose_driver_raises_is_lost_and_not_waited_for(camera, monkeypatch):
+    source, _ = camera(6, back=False)
+
+    def broken(self):
+        raise cv2.error("cannot read")
+
+    monkeypatch.setattr(FakeCapture, "read", broken)
+    with source:
+        list(source.frames())
+    assert source.lost
 
 
 def test_a_camera_that_gives_a_picture_a_connection_gives_each(camera):

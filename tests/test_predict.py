@@ -216,6 +216,15 @@ def test_what_lies_among_the_inputs_is_never_written_over(in_tmp, run, fakes, wo
     assert answer.code == 2 and "among the inputs" in answer.err and tree(in_tmp) == before
 
 
+def test_a_copy_is_never_written_through_a_link_to_its_original(in_tmp, run, fakes):
+    save(in_tmp / "x.jpg", GROUP)
+    (in_tmp / "out").mkdir()
+    (in_tmp / "out" / "x.jpg").symlink_to(in_tmp / "x.jpg")
+    before = (in_tmp / "x.jpg").read_bytes()
+    answer = run("blur", "x.jpg", "--output", "out")
+    assert answer.code == 2 and "among the inputs" in answer.err and (in_tmp / "x.jpg").read_bytes() == before
+
+
 def test_videos_of_one_name_get_a_copy_each_and_pictures_beside_them_theirs(in_tmp, run, fakes):
     for folder, n in (("m", 3), ("n", 4)):
         (in_tmp / "in" / folder).mkdir(parents=True)

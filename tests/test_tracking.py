@@ -223,6 +223,42 @@ def test_a_stranger_in_a_named_persons_place_is_another_track(recognizer):
     assert shown[39] == {1: "ana"} and shown[-1] == {2: None}
 
 
+def test_who_comes_after_a_stranger_is_looked_at_too(recognizer):
+    """However often the stranger was looked at before."""
+    film = [scene(i, [((50, 50), STRANGER if i < 120 else COLOURS["ana"])]) for i in range(240)]
+    _, shown, _ = followed(recognizer, film, step=1)
+    assert set(shown[119].values()) == {None} and set(shown[-1].values()) == {"ana"}
+
+
+def test_in_another_scene_everybody_is_somebody_else(recognizer):
+    def shot(i):
+        light = scene(i, [((50, 50), COLOURS["ana"] if i < 40 or i >= 43 else STRANGER)])
+        ground = np.ptp(light.image, axis=2, keepdims=True) == 0
+        return light if i < 40 or i >= 43 else Frame(i, light.seconds, np.where(ground, np.uint8(255), light.image))
+
+    _, shown, events = followed(recognizer, map(shot, range(80)), step=1)
+    assert [frame.get(1) for frame in shown[39:44]] == ["ana", None, None, None, None]
+    assert all(name is None for frame in shown[40:43] for name in frame.values())
+    assert [e for e in events if e[0] == "named"] == [("named", 1, "ana"), ("named", 3, "ana")]
+
+
+@pytest.mark.parametrize("fps", [0.2, 0.8, 1.5])
+@pytest.mark.parametrize("step", [1, 2])
+def test_films_of_few_frames_a_second_have_tracks(recognizer, fps, step):
+    film = [Frame(i, i / fps, scene(i, [((50, 50), COLOURS["ana"])]).image) for i in range(20)]
+    _, shown, events = followed(recognizer, film, step=step)
+    assert {number for frame in shown for number in frame} == {1} and ("left", 1, "ana") in events
+    assert all(shown[2 * step :])
+
+
+def test_whoever_was_there_before_a_long_gap_is_gone():
+    tracker = Tracker()
+    for i in range(10):
+        tracker.update([face(50)], i / FPS)
+    found, ended = tracker.update([face(50)], 9.0)
+    assert numbers(ended) == [1] and numbers(found) == [2]
+
+
 def test_the_step_fits_the_machine(recognizer):
     follower = Follower(recognizer, rate=25)
     follower._detecting = 0.030

@@ -2,6 +2,7 @@
 
 import struct
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import cv2
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import number_of, numbered, video
 
-from facerec.errors import InputError
+from facerec.errors import ArtifactError, InputError
 from facerec.video import SEEK_GAP, Camera, Video, VideoWriter, is_video
 
 LONG = SEEK_GAP + 60
@@ -196,15 +197,49 @@ def test_a_video_that_could_not_be_finished_leaves_the_old_one(tmp_path):
     assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
 
 
+def test_a_frame_that_ctrl_c_left_uncounted_is_no_full_disk(tmp_path):
+    writer = VideoWriter(tmp_path / "out.mp4", 12)
+    for i in range(6):
+        writer.write(numbered(i))
+    writer._frames -= 1
+    writer.close()
+    with Video(writer.path) as film:
+        assert film.count == 6
+
+
+def test_a_folder_is_no_place_for_a_video_and_nothing_is_left(tmp_path):
+    (tmp_path / "out.mp4").mkdir()
+    with pytest.raises(ArtifactError, match="cannot be written"), VideoWriter(tmp_path / "out.mp4", 12) as writer:
+        writer.write(numbered(0))
+    assert [p.name for p in tmp_path.rglob("*")] == ["out.mp4"]
+
+
+def test_a_colon_in_a_name_is_no_protocol(in_tmp):
+    with VideoWriter(Path("12:30.mp4"), 12) as writer:
+        writer.write(numbered(3))
+    with Video(Path("12:30.mp4")) as film:
+        assert [number_of(f.image) for f in film.frames()] == [3]
+
+
+def test_frames_that_come_as_they_like_are_not_cut_off(tmp_path):
+    """Matroska does not say how many there are: OpenCV multiplies."""
+    times = [*np.arange(30) / 30, *(1 + np.arange(20) / 4)]
+    path = irregular(tmp_path / "screen.mkv", times)
+    with Video(path) as film:
+        assert len(list(film.frames())) == 50 and film.count > 100 and film.cut_off is None
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with Video(path) as film:
+        assert len(list(film.frames())) < 45 and "cut off" in film.cut_off
+
+
 def test_writing_nothing_writes_no_file(tmp_path):
     with VideoWriter(tmp_path / "out.mp4", 12):
         pass
     assert not list(tmp_path.iterdir())
 
 
-def test_a_copy_of_a_video_whose_frames_come_as_they_like_shows_each_when_it_came(tmp_path):
-    times = [*np.arange(30) / 30, *(1 + np.arange(20) / 10), 4.0, 4.1]  # a second of 30, two of 10, nothing, two more
-    path = tmp_path / "phone.mp4"
+def irregular(path, times):
+    """A video whose frames come at these seconds."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=30)
         stream.height, stream.width = numbered(0).shape[:2]
@@ -214,6 +249,12 @@ def test_a_copy_of_a_video_whose_frames_come_as_they_like_shows_each_when_it_cam
             frame.pts, frame.time_base = round(seconds * 600), Fraction(1, 600)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    return path
+
+
+def test_a_copy_of_a_video_whose_frames_come_as_they_like_shows_each_when_it_came(tmp_path):
+    times = [*np.arange(30) / 30, *(1 + np.arange(20) / 10), 4.0, 4.1]  # a second of 30, two of 10, nothing, two more
+    path = irregular(tmp_path / "phone.mp4", times)
     with Video(path) as film, VideoWriter(tmp_path / "copy.mp4", film.fps) as writer:
         for frame in film.frames():
             assert frame.seconds == pytest.approx(times[frame.index], abs=2e-3)

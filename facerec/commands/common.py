@@ -143,14 +143,17 @@ def model(text: str) -> str:
     return text
 
 
-def add_embedder_arguments(parser: argparse.ArgumentParser, described: bool = False) -> None:
-    """--embedder, --model."""
+def add_embedder_arguments(
+    parser: argparse.ArgumentParser, described: bool = False, default: str | None = MODELS[0]
+) -> None:
+    """--embedder, --model; without a default it is that of what is there."""
     parser.add_argument("--embedder", choices=EMBEDDERS, default=EMBEDDERS[0], help="engine (default: %(default)s)")
     names = f"{', '.join(MODELS)}, or one of `facerec finetune`"
     if described:
         names += ", or FILE.json that describes another ONNX model (docs/formats.md)"
     kind = model if described else str  # of a name that is none the embedder says what there is
-    parser.add_argument("--model", type=kind, default=MODELS[0], help=f"{names} (default: %(default)s)")
+    said = default or f"the gallery's, {MODELS[0]} for a new one"
+    parser.add_argument("--model", type=kind, default=default, help=f"{names} (default: {said})")
 
 
 def make_detector(args: argparse.Namespace, threads: int) -> Detector:
@@ -273,7 +276,7 @@ def open_camera(source: str) -> Camera:
     from facerec.video import Camera
 
     try:
-        return Camera(int(source) if source.isdigit() else source, say)
+        return Camera(int(source) if source.isdecimal() else source, say)
     except InputError as error:
         raise FacerecError(f"camera {source}: {error.what}", error.cure) from None
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from facerec.commands import common
-from facerec.embedders import DEFAULT_MARGIN
+from facerec.embedders import DEFAULT_MARGIN, MODELS
 from facerec.errors import Exit, UsageError
 
 HELP = "one photo or more of a person → a gallery; nothing is trained again"
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--face", type=common.positive, metavar="N", help="which face, 1 is the leftmost")
     parser.add_argument("--force", action="store_true", help="also faces that are small, blurred, turned or several")
     common.add_detector_arguments(parser, faces=None, choose=False)
-    common.add_embedder_arguments(parser)
+    common.add_embedder_arguments(parser, default=None)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -43,12 +43,14 @@ def run(args: argparse.Namespace) -> Exit:
     if not photos:
         raise UsageError(f"no photos in {', '.join(args.photos)}", "give photos, folders or a pattern in quotes")
     threads = runtime.cpu_count()
-    crop, flip, model = Crop(DEFAULT_MARGIN), False, args.model
+    crop, flip, model = Crop(DEFAULT_MARGIN), False, args.model or MODELS[0]
     gate = catalogue.gate(model)
     gallery = open_gallery(args.gallery)
     if gallery.exists():
         there = gallery.about()
         crop, flip, model = there.space.crop, there.space.flip, there.space.model
+        if args.model not in (None, model):
+            raise UsageError(f"{gallery} holds vectors of {model}", "leave out --model, or take another --gallery")
         gate = there.gate or catalogue.gate(model)
     embedder = load_embedder(args.embedder, model=model, crop=crop, flip=flip, threads=threads)
     before = common.classifier_before(args.gallery)

@@ -142,8 +142,8 @@ def copies_of(inputs: Sequence[Path], output: Path, suffix: Callable[[Path], str
     base = Path(os.path.commonpath([p.parent for p in full])) if full else Path()
     names = output_names([p.relative_to(base) for p in full])
     copies = [output / f"{name}{suffix(p)}" for p, name in zip(inputs, names, strict=True)]
-    theirs = {p.parent.resolve() for p in full}
-    if clash := [copy for copy in copies if copy.parent.resolve() in theirs]:
+    theirs = {*(p.parent.resolve() for p in full), *(p.resolve() for p in full)}
+    if clash := [copy for copy in copies if {copy.parent.resolve(), copy.resolve()} & theirs]:
         raise UsageError(f"{clash[0]} would lie among the inputs", "choose another --output")
     return copies
 

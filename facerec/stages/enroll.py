@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -173,7 +174,7 @@ def _odd(rows: Embeddings, now: Classifier, gate: Gate) -> list[str]:
         more = f" (of {len(photos)} that do)" if len(photos) > 1 else ""
         found.append(
             f"{closest}{more} looks like {who}, who is enrolled already ({apart:.2f}): "
-            f"if they are one person, facerec rename {who!r} {name!r}"
+            f"if they are one person, facerec rename {shlex.quote(who)} {shlex.quote(name)} --merge"
         )
     mine = now.photos_of(name)
     for source, digest, vector in zip(rows.sources, rows.digests, rows.vectors, strict=True):
