@@ -38,15 +38,14 @@ def read_pairs(path: Path) -> list[Pair]:
     """
     if path.suffix == ".json":
         try:
-            return [
-                Pair(str(a), str(b), bool(same), int(fold)) for a, b, same, fold in json.loads(path.read_text("utf-8"))
-            ]
+            listed = json.loads(path.read_text("utf-8", "surrogateescape"))  # names of files need not be Unicode
+            return [Pair(str(a), str(b), bool(same), int(fold)) for a, b, same, fold in listed]
         except (OSError, ValueError, TypeError) as error:
             raise InputError(
                 f"{path} is not a list of pairs ({error})", "let facerec evaluate pairs make one"
             ) from None
     try:
-        lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.split("\t") for line in path.read_text("utf-8", "surrogateescape").splitlines() if line.strip()]
         folds, size = (int(v) for v in lines[0])
         if len(lines) != 1 + 2 * folds * size:
             raise ValueError(f"{len(lines) - 1} pairs instead of {2 * folds * size}")

@@ -244,6 +244,39 @@ def test_a_crash_leaves_the_old_state_and_the_next_run_mends_the_folders(album, 
     assert tree(album / "clusters") == before
 
 
+def test_what_is_not_ours_stays_whoever_is_forgotten(album, run):
+    """Also pictures that are called like ours, and a folder that holds more than clusters."""
+    mine = {"clusters/notes/x.txt", "clusters/trip/a0.png", "clusters/person_001/mine.png", "clusters/mine.txt"}
+    for path in mine:
+        save(album / path, photo(99)) if path.endswith(".png") else (album / path).parent.mkdir(
+            parents=True, exist_ok=True
+        )
+        (album / path).touch()
+    (album / "clusters/empty").mkdir()
+    kept = {path: (album / path).read_bytes() for path in mine}
+    assert run("cluster", "album", "--threshold", "0.4").code == 0
+    for name in [*(c["name"] for c in clusters()), *(["noise"] if (album / "clusters/noise").exists() else [])]:
+        if name == "noise":
+            face = next((album / "clusters/noise").iterdir()).stem
+            assert run("cluster", "--split", "noise", face).code == 0
+            (name,) = [c["name"] for c in clusters()]
+        assert run("forget", name, "--yes").code in (0, 3)
+    assert {path: (album / path).read_bytes() for path in mine} == kept
+    left = {p.relative_to(album).as_posix() for p in (album / "clusters").rglob("*") if p.is_file()}
+    assert left == mine and (album / "clusters/empty").is_dir()
+
+
+def test_a_crop_that_leads_out_of_the_folder_is_damage(album, run):
+    run("cluster", "album", "--threshold", "0.4")
+    save(album / "victim.png", photo(1))
+    state = json.loads((album / "clusters/clusters.json").read_text())
+    state["clusters"][0]["faces"][0]["crop"] = "../../victim.png"
+    (album / "clusters/clusters.json").write_text(json.dumps(state))
+    assert "damaged" in run("cluster", "--rename", "person_001", "Ana").err
+    run("forget", "person_001", "--yes")
+    assert (album / "victim.png").exists()
+
+
 def test_files_of_the_users_own_are_left_alone(album, run):
     run("cluster", "album", "--threshold", "0.4")
     (album / "clusters/person_001/notes.txt").write_text("at the lake")

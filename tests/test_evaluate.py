@@ -11,7 +11,7 @@ from sklearn.metrics import det_curve, roc_auc_score, roc_curve
 from sklearn.metrics.cluster import contingency_matrix
 
 from facerec import metrics, plots, protocols
-from facerec.artifacts import load_embeddings, save_embeddings
+from facerec.artifacts import load_embeddings, save_embeddings, write_text
 from facerec.classify import KINDS
 from facerec.errors import DataError
 from facerec.metrics import Pair
@@ -219,6 +219,12 @@ def test_pairs_drawn_from_a_folder_are_balanced_and_share_no_person_between_fold
     assert pairs == protocols.make_pairs(photos(40, 4), seed=3) != protocols.make_pairs(photos(40, 4), seed=4)
 
 
+def test_names_that_are_not_unicode_survive_the_file_of_pairs(tmp_path):
+    listed = [Pair("Jos\udce9/1.jpg", "Jos\udce9/2.jpg", True, 0)]
+    write_text(tmp_path / "pairs.json", metrics.write_pairs(listed))
+    assert metrics.read_pairs(tmp_path / "pairs.json") == listed
+
+
 def test_pairs_survive_their_file(tmp_path):
     pairs = protocols.make_pairs(photos(8, 2))
     path = tmp_path / "pairs.json"
@@ -408,6 +414,9 @@ def test_a_classifier_is_evaluated_with_its_worst_mistakes(tmp_path, monkeypatch
     assert result["photos"] == 25 and result["unknown"] > 3 and result["wrong"] == 0
     assert result["accuracy"] == pytest.approx(1 - result["unknown"] / 25)
     assert "worst mistakes" in (tmp_path / "evaluation" / "classifier.html").read_text()
+    shutil.rmtree("processed/train")  # a picture that is gone is no reason to tell nothing
+    assert main(["evaluate", "classifier", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == result
 
     # of the photos that it was trained on, and of strangers, nothing is to be learned about it
     faces = load_embeddings(Path("embeddings/faces.npz"))

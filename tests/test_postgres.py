@@ -167,6 +167,22 @@ def test_putting_two_together_keeps_a_photo_of_both_once(database):
     assert sorted(gallery.load().digests.tolist()) == ["a", "b", "same"] and gallery.load().people == ["ana"]
 
 
+def test_putting_two_together_keeps_both_crops_of_one_name(database):
+    gallery = open_gallery(database)
+    rows = vectors({"ana": 1, "bea": 1})
+    rows = replace(rows, sources=np.array(["gallery/ana/ana/1.png", "gallery/bea/ana/1.png"]))
+    gallery.add(rows, {"gallery/ana/ana/1.png": b"A", "gallery/bea/ana/1.png": b"B"}.get)
+    gallery.rename("ana", "bea")
+    sources = gallery.load().sources.tolist()
+    assert sorted(sources) == ["gallery/bea/ana/1-2.png", "gallery/bea/ana/1.png"]
+    assert {gallery.crop(source) for source in sources} == {b"A", b"B"}
+
+
+def test_an_address_that_is_none_is_a_usage_error(run):
+    refused = run("people", "--gallery", "postgresql://[::1/db")
+    assert refused.code == 2 and "no address" in refused.err
+
+
 def film(path, colour, frames=20):
     return video(path, (photo(3, [colour], 120) for _ in range(frames)))
 
@@ -228,7 +244,7 @@ def test_a_face_named_in_the_window_is_in_the_database_for_everybody(database, r
         (track,) = follower.follow(Frame(i, i / 10, image)) or [None]
     assert "is added to postgresql://" in learner.name("eva", image, track)
     rows = open_gallery(database).load()
-    assert rows.people == ["Eva", "ana", "ben", "cleo"] and rows.gate is None
+    assert rows.people == ["ana", "ben", "cleo", "eva"] and rows.gate is None
     assert cv2.imdecode(np.frombuffer(gallery.crop(str(rows.sources[-1])), np.uint8), 1).shape == (160, 160, 3)
     assert learner.save("kept") == "embeddings/kept.npz is written: 4 people"
     assert saved(rows) == Path("embeddings/kept.npz").read_bytes()

@@ -1,6 +1,7 @@
 """Thresholds that keep what they promise: calibrate, verify, and the quality that a name needs."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import cv2
@@ -103,12 +104,18 @@ def test_a_gallery_is_calibrated_and_the_gate_used_everywhere(tmp_path, monkeypa
     for name in people[2:]:  # one of them is enrolled: no stranger
         (tmp_path / "strangers" / name).mkdir(parents=True)  # as detect takes them: the first folder is the person
         (tmp_path / "strangers" / name / "2020").symlink_to(samples / "train" / name)
+    run("rename", people[2], unicodedata.normalize("NFC", "José"))
+    (tmp_path / "strangers" / people[2]).rename(  # as macOS writes a folder's name
+        tmp_path / "strangers" / unicodedata.normalize("NFD", "José")
+    )
     options = ["--strangers", "strangers", "--fmr", "0.05", "--fpir", "0.2"]
     answer = run("calibrate", *options, "--json")
     assert answer.code == 0, answer.err
     body = json.loads(answer.out)
     assert body["gate"]["fmr"] == 0.05 and body["left_out"] >= 1 and "is in the gallery" in answer.err
     assert body["strangers"] == len(people) - 3
+    (tmp_path / "strangers" / people[3] / "broken.jpg").write_text("no picture")
+    assert run("calibrate", *options).code == 3
     assert cv2.imread(body["plot"]) is not None
     threshold = body["gate"]["threshold"]
     assert load_embeddings(Path("embeddings/gallery.npz")).gate.threshold == threshold

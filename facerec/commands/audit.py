@@ -126,6 +126,8 @@ def _draw(findings: list[Finding], embeddings: Embeddings, crop: Crop, output: P
 
     shown = [(number, f) for number, f in enumerate(findings, 1) if f.kind != KINDS[-1]]
     if not shown:
+        if output.is_file():  # an earlier one would be taken for this run's
+            output.unlink()
         return None
     missing: list[str] = []
     tiles = [tile for number, finding in shown[:_SHOWN] for tile in _row(number, finding, embeddings, crop, missing)]

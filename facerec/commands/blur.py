@@ -72,7 +72,8 @@ def run(args: argparse.Namespace) -> Exit:
             result = Exit.SOME_FAILED
             print(f"  failed: {path}: {error}", file=sys.stderr)
         if args.json:
-            common.print_json({"input": str(path), "output": str(copy), "error": error, **vars(hidden or Hidden())})
+            written = None if hidden is None else str(copy)
+            common.print_json({"input": str(path), "output": written, "error": error, **vars(hidden or Hidden())})
         elif hidden is not None:  # also of a video that is cut off
             print(f"{path}: {hidden.hidden} of {hidden.faces} faces hidden → {copy}")
     return result

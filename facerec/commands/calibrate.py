@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--strangers",
         type=Path,
         metavar="FOLDER",
-        help="photos of people who are not enrolled (default: the samples)",
+        required=True,
+        help="photos of people who are not enrolled; a folder a person in it tells them apart",
     )
     parser.add_argument(
         "--fmr", type=common.rate, default=1e-3, help="pairs of different people taken for one (default: %(default)s)"
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Exit:
     """Calibrates the file and says what it means."""
-    from facerec import runtime, weights
+    from facerec import runtime
     from facerec.classify import Classifier
     from facerec.embedders import load_embedder
     from facerec.metrics import enough_for
@@ -56,19 +57,20 @@ def run(args: argparse.Namespace) -> Exit:
     known = opened(path)
     space = known.photos.space if isinstance(known, Classifier) else known.about().space
     threads = runtime.cpu_count()
-    result, plot, failed = calibrate_file(
+    result, plot, failed, no_strangers = calibrate_file(
         path,
-        args.strangers or weights.samples() / "train",
+        args.strangers,
         detector=common.make_detector(args, threads),
         embedder=load_embedder(args.embedder, model=space.model, crop=space.crop, flip=space.flip, threads=threads),
         fmr=args.fmr,
         fpir=args.fpir,
         progress=common.bar,
     )
-    for failure in failed[:10]:
+    left_out = [*failed, *no_strangers]
+    for failure in left_out[:10]:
         print(f"  left out: {failure.source}: {failure.reason}", file=sys.stderr)
-    if len(failed) > 10:
-        print(f"  … and {len(failed) - 10} more", file=sys.stderr)
+    if len(left_out) > 10:
+        print(f"  … and {len(left_out) - 10} more", file=sys.stderr)
     done = Exit.SOME_FAILED if failed else Exit.OK
     gate = result.gate
     assert gate.fmr_interval
@@ -80,7 +82,7 @@ def run(args: argparse.Namespace) -> Exit:
             "fpir": result.fpir,
             "fpir_interval": result.fpir_interval,
         }
-        common.print_json(body | {"plot": str(plot), "left_out": len(failed)})
+        common.print_json(body | {"plot": str(plot), "left_out": len(left_out)})
         return done
     low, high = gate.fmr_interval
     print(f"calibrate: {path}: {gate}")

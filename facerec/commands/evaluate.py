@@ -104,9 +104,12 @@ def run(args: argparse.Namespace) -> Exit:
             return engine, photos
 
         if args.protocol == "compare":
-            variants = {setting: load(_with(args, setting))[1] for setting in args.settings}
-            listed = listed or evaluate.draw_pairs(next(iter(variants.values())), args.output, args.seed)
-            report = evaluate.compare(variants, {"data": str(args.data), "seed": args.seed}, listed, args.seed)
+            loaded = {setting: load(_with(args, setting)) for setting in args.settings}
+            variants = {setting: photos for setting, (_, photos) in loaded.items()}
+            drawn = args.output / "compare_drawn.json"
+            listed = listed or evaluate.draw_pairs(next(iter(variants.values())), drawn, args.seed)
+            settings = {setting: engine.settings(args.data) for setting, (engine, _) in loaded.items()}
+            report = evaluate.compare(variants, {"variants": settings, "seed": args.seed}, listed, args.seed)
         else:
             ahead = Thread(target=import_module, args=("sklearn.svm",), daemon=True)
             if args.protocol != "pairs":  # the others train SVMs: imported while networks and files load

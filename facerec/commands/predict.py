@@ -145,12 +145,13 @@ def _predict_videos(args: argparse.Namespace, films: list[Path], copies: Sequenc
     writer = csv.writer(sys.stdout)
     if args.csv:
         writer.writerow(("video", *_APPEARANCE, "error"))
-    result = Exit.OK
+    result, written = Exit.OK, 0
     for film, copy in zip(films, copies, strict=True):
         found: list[Appearance] = []
         error: str | None = None
         try:
             found, error = appearances(film, copy, recognizer=recognizer, progress=common.bar)
+            written += 1
         except InputError as failure:
             if args.strict:
                 raise FacerecError(f"{film}: {failure.what}", failure.cure) from None
@@ -171,7 +172,7 @@ def _predict_videos(args: argparse.Namespace, films: list[Path], copies: Sequenc
                 what = _distance(a.distance or 0, args.metric == "cosine") if named else a.reason
                 print(f"  {a.start:7.2f} – {a.end:7.2f} s  {a.name or 'unknown'}: {what}")
     if args.output:
-        print(f"predict: {len(films)} annotated → {args.output}", file=sys.stderr)
+        print(f"predict: {written} annotated → {args.output}", file=sys.stderr)
     return result
 
 

@@ -23,7 +23,7 @@ Where = Path | str
 Crops = Callable[[str], bytes | None]
 """Source → the crop as a PNG; None where there is none."""
 
-SECRETS = {"password", "sslpassword", "oauth_client_secret"}
+SECRETS = {"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"}
 
 
 def no_crops(source: str) -> bytes | None:
@@ -138,7 +138,10 @@ def open_database(address: str) -> Database:
 def require_no_password(address: str) -> None:
     """Raises `UsageError` for an address with a secret in it: other users of a machine see what is on command lines."""
     before, at, _ = address.partition("://")[2].rpartition("@")  # also where a / or ? of the password is not escaped
-    given = {key.lower() for key, value in parse_qsl(urlsplit(address).query) if value}
+    try:
+        given = {key.lower() for key, value in parse_qsl(urlsplit(address).query) if value}
+    except ValueError as error:
+        raise UsageError(f"that is no address ({error})", "as in postgresql://faces@db/faces") from None
     if (at and before.partition(":")[2]) or given & SECRETS:
         raise UsageError(
             "the address of the database holds a password, which others can see on the command line",

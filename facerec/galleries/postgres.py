@@ -6,12 +6,14 @@ or two. Whatever a caller is told is done, is on the server's disk.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Any, LiteralString, TypeVar
 
 import numpy as np
@@ -29,7 +31,7 @@ from facerec.artifacts import embeddings_from, embeddings_parts
 from facerec.errors import ArtifactError, DatabaseError, SpaceError, UsageError
 from facerec.galleries import Crops, no_crops
 from facerec.galleries.migrations import MIGRATIONS
-from facerec.galleries.people import renamed, without
+from facerec.galleries.people import renamed, swapped, without
 from facerec.search import PROPOSED, Seen
 from facerec.types import Embeddings, FloatArray
 
@@ -352,12 +354,15 @@ class PostgresGallery:
                     "AND n.digest = o.digest AND n.copy = o.copy",
                     [old, new],
                 )
-                c.execute(
-                    "UPDATE photo SET label = %(new)s, source = "
-                    "array_to_string(array_replace(string_to_array(source, '/'), %(old)s, %(new)s), '/') "
-                    "WHERE label = %(old)s",
-                    {"old": old, "new": new},
-                )
+                taken = {source for (source,) in c.execute("SELECT source FROM photo WHERE label = %s", [new])}
+                moved = []
+                for number, source in c.execute("SELECT id, source FROM photo WHERE label = %s", [old]).fetchall():
+                    path = PurePosixPath(swapped(source, old, new))
+                    free = (path.with_stem(f"{path.stem}-{n}") for n in itertools.count(2))
+                    target = next(p for p in itertools.chain([path], free) if str(p) not in taken)
+                    taken.add(str(target))
+                    moved.append((new, str(target), number))
+                c.cursor().executemany("UPDATE photo SET label = %s, source = %s WHERE id = %s", moved)
                 self._change(c, lambda about: renamed(about, old, new), dict.fromkeys(("labels", "sources"), 0))
 
         self._link.run(work)

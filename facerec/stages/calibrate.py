@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from facerec.paths import GALLERY
 from facerec.recognizer import find_and_embed
 from facerec.stages.common import require_folder
 from facerec.types import Detector, Embedder, Embeddings, Failure, FloatArray, Progress, StrArray, no_progress
+
+DATABASE_PLOT = "database.calibration.png"
 
 
 def opened(where: Where) -> Gallery | Classifier:
@@ -44,7 +47,7 @@ def calibrate_file(
     fmr: float,
     fpir: float,
     progress: Progress = no_progress,
-) -> tuple[Calibration, Path, list[Failure]]:
+) -> tuple[Calibration, Path, list[Failure], list[Failure]]:
     """Chooses the gate of a gallery or classifier and stores it there.
 
     Args:
@@ -57,7 +60,7 @@ def calibrate_file(
         progress: shows how far it is.
 
     Returns:
-        What was measured, the plot, and the photos that could not be used.
+        What was measured, the plot, the photos that could not be used, and those of people who are no strangers.
 
     Raises:
         UsageError: no such folder.
@@ -67,37 +70,38 @@ def calibrate_file(
     known = opened(where)
     photos = photos_of(known)
     photos.require_space(embedder.space, str(where))
-    vectors, who, failed = _strangers(strangers, set(photos.people), detector, embedder, progress)
+    enrolled = {unicodedata.normalize("NFC", name) for name in photos.people}
+    vectors, who, failed, no_strangers = _strangers(strangers, enrolled, detector, embedder, progress)
     result = calibrate(photos.vectors, photos.labels, vectors, who, fmr=fmr, fpir=fpir)
     gate = replace(result.gate, source=f"{time.strftime('%Y-%m-%d')}: {result.gate.source}")
-    file = where if isinstance(where, Path) else GALLERY
-    if isinstance(known, Classifier):
-        with locked(file), dated(file):
-            classifier = Classifier.load(file)  # as it is by now
+    if isinstance(where, Path) and isinstance(known, Classifier):
+        with locked(where), dated(where):
+            classifier = Classifier.load(where)  # as it is by now
             classifier.gate = gate
-            classifier.save(file)
-    else:
+            classifier.save(where)
+    elif not isinstance(known, Classifier):
         known.edit(lambda about: replace(about, gate=gate))
-    plot = file.with_suffix(".calibration.png")
+    plot = where.with_suffix(".calibration.png") if isinstance(where, Path) else GALLERY.parent / DATABASE_PLOT
     write_bytes(plot, plots.distances(result.genuine, result.impostor, gate.threshold))
-    return replace(result, gate=gate), plot, failed
+    return replace(result, gate=gate), plot, failed, no_strangers
 
 
 def _strangers(
     folder: Path, enrolled: set[str], detector: Detector, embedder: Embedder, progress: Progress
-) -> tuple[FloatArray, StrArray, list[Failure]]:
-    """Vectors (m, d), whose they are (m,), and what could not be used, of the photos in a folder."""
+) -> tuple[FloatArray, StrArray, list[Failure], list[Failure]]:
+    """Vectors (m, d), whose they are (m,), what could not be used, and who is enrolled, of the photos in a folder."""
     vectors: list[FloatArray] = []
     who: list[str] = []
     failed: list[Failure] = []
+    known: list[Failure] = []
     paths: Sequence[Path] = find_images(folder)
     if not paths:
         raise UsageError(f"no photos in {folder}", "give a folder of photos of strangers")
     for path in progress(paths, len(paths), "strangers"):
         name = path.relative_to(folder).as_posix()
         person = name.split("/")[0]
-        if person in enrolled:
-            failed.append(Failure(name, f"{person} is in the gallery: no stranger"))
+        if unicodedata.normalize("NFC", person) in enrolled:  # macOS writes some letters of folders' names as two
+            known.append(Failure(name, f"{person} is in the gallery: no stranger"))
             continue
         try:
             found = find_and_embed(read_image(path), detector, embedder, "largest")
@@ -111,4 +115,4 @@ def _strangers(
         who.append(person)
     if not vectors:
         raise DataError(f"not one stranger's face in {folder}", "give photos of people who are not in the gallery")
-    return np.stack(vectors), np.array(who), failed
+    return np.stack(vectors), np.array(who), failed, known

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import filecmp
+import itertools
 import json
 import re
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
@@ -27,7 +29,7 @@ from facerec.errors import ArtifactError, DataError, UsageError
 from facerec.galleries.file import locked
 from facerec.grouping import group, halves
 from facerec.images import find_images, natural_key, read_image
-from facerec.manifests import Manifest, read_manifest
+from facerec.manifests import MANIFEST, Manifest, read_manifest
 from facerec.stages.common import Item, output_names, process, require_apart, require_folder
 from facerec.stages.detect import cut_faces
 from facerec.stages.embed import embed
@@ -153,6 +155,10 @@ class State:
         """Every name that a cluster has, or had when it was edited: their numbers are not given again."""
         return set(self.clusters).union(*([*edit.before, *edit.after] for edit in self.edits))
 
+    def places(self, output: Path) -> set[Path]:
+        """Where in the folder the faces are shown."""
+        return {output / name / f.crop for name, faces in [(NOISE, self.noise), *self.clusters.items()] for f in faces}
+
     def members(self, name: str) -> list[str]:
         """A cluster's faces, with those that the user put into it and whose photos are gone for now."""
         fixed, now = self.fixed, self.name_of
@@ -200,6 +206,9 @@ class State:
             )
             for name in {*state.clusters, *state.fixed.values(), *state.name_of.values()} - {NOISE}:
                 check_name(name)  # it becomes a folder
+            for found in itertools.chain(state.noise, *state.clusters.values()):
+                if Path(found.crop).name != found.crop:
+                    raise ValueError(f"a crop called {found.crop!r}")
         except (ValueError, KeyError, TypeError, AttributeError, UsageError, RecursionError) as error:
             raise ArtifactError(f"{path} is damaged ({error})", f"delete it, and {cure}; its names are lost") from None
         return state
@@ -295,7 +304,7 @@ def cluster(
                 f"the names in {output} are about other photos or settings",
                 f"give {old.source.get('folder')} with the same options, or another --output",
             )
-        crops = {path.name for path in (output / FACES).glob("*.png")}
+        drawn = _drawn(output, old)
         found = process(
             "cluster",
             items,
@@ -315,7 +324,7 @@ def cluster(
             output, output / VECTORS,
             embedder=embedder, jobs=jobs, cluster=cluster, force=force, strict=strict, progress=progress,
         )  # fmt: skip
-        new = _redrawn(output, replace(old, source=source), old.edits, old.name_of, threshold, min_size, crops)
+        new = _redrawn(output, replace(old, source=source), old.edits, old.name_of, drawn, threshold, min_size)
         new.write(output / STATE)
     report = ClusterReport(**vars(found), state=new)
     report.failed += embedded.failed
@@ -341,7 +350,7 @@ def edit(
     with _opened(output) as old:
         made = change(old)
         before = old.name_of
-        new = _redrawn(output, old, [*old.edits, made], before, threshold, min_size)
+        new = _redrawn(output, old, [*old.edits, made], before, _drawn(output, old), threshold, min_size)
         moved = {face for faces in made.after.values() for face in faces}
         moved |= {face for face, name in new.name_of.items() if name != before.get(face)}
         for face in sorted(moved & before.keys()):
@@ -359,7 +368,7 @@ def undo(output: Path, threshold: float | None = None, min_size: int | None = No
         # what has joined the edited clusters since then has no earlier name
         before = {face: "" if name in last.after else name for face, name in old.name_of.items()}
         before |= {face: name for name, faces in last.before.items() for face in faces}
-        new = _redrawn(output, old, old.edits[:-1], before, threshold, min_size)
+        new = _redrawn(output, old, old.edits[:-1], before, _drawn(output, old), threshold, min_size)
         new.write(output / STATE)
     return ClusterReport("cluster", output, skipped=len(new.name_of), state=new, edit=f"undone: {last.edit}")
 
@@ -381,20 +390,25 @@ def forget(output: Path, name: str) -> list[str]:
     """
     with _opened(output) as state:
         state.require(name)
+        drawn = _drawn(output, state)
         gone = state.clusters.pop(name)
         state.edits = [e for e in state.edits if name not in {*e.before, *e.after}]
         for found in gone:
             remove(output / FACES / found.crop)
-        remove(output / name)
         crops = {found.crop for found in gone}
         vectors = load_embeddings(output / VECTORS)
         keep = np.array([Path(source).name not in crops for source in vectors.sources.tolist()], bool)
         save_embeddings(output / VECTORS, vectors[keep])
-        if state.clusters or state.noise:
-            _show(output, state, crops)
-            state.write(output / STATE)
-        else:
-            remove(output)
+        _show(output, state, drawn)
+        state.write(output / STATE)
+        if not state.clusters and not state.noise:  # the folder may hold more than is ours
+            for ours in (FACES, VECTORS, STATE, SHEET, MANIFEST):
+                remove(output / ours)
+    if not state.clusters and not state.noise:
+        for lock in (STATE, VECTORS):
+            remove(output / f".{lock}.lock")
+        if not any(output.iterdir()):
+            output.rmdir()
     return sorted({found.photo for found in gone})
 
 
@@ -412,9 +426,9 @@ def _redrawn(
     old: State,
     edits: list[Edit],
     before: dict[str, str],
+    drawn: Set[Path],
     threshold: float | None,
     min_size: int | None,
-    crops: Set[str] = frozenset(),
 ) -> State:
     new = State(
         old.source,
@@ -423,7 +437,7 @@ def _redrawn(
         edits=edits,
     )
     _regroup(output, new, before)
-    _show(output, new, {Path(f.crop).name for faces in [old.noise, *old.clusters.values()] for f in faces} | crops)
+    _show(output, new, drawn)
     return new
 
 
@@ -432,9 +446,14 @@ def rename(state: State, old: str, new: str) -> Edit:
     state.require(old)
     check_name(new)
     for other in state.clusters:
-        if other.casefold() == new.casefold() and other != old:
+        if folded(other) == folded(new) and other != old:
             raise UsageError(f"there is a {other} already", f"if they are one person: --merge {other} {old}")
     return Edit(f"--rename {old} {new}", {}, {new: state.members(old)})
+
+
+def folded(name: str) -> str:
+    """The same for names that some disks take for one: ä is one character, or two."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def merge(state: State, names: Sequence[str]) -> Edit:
@@ -515,20 +534,30 @@ def _regroup(output: Path, state: State, before: dict[str, str]) -> None:
             state.clusters[name] = ordered
 
 
-def _show(output: Path, state: State, crops: Set[str]) -> None:
-    """Makes the folders and the contact sheet what the state says; removes no file but earlier `crops`."""
-    everybody = [*state.clusters.items(), (NOISE, state.noise)]
-    wanted = {output / name / f.crop: output / FACES / f.crop for name, faces in everybody for f in faces}
-    known = crops | {path.name for path in wanted}
-    for folder in sorted(p for p in output.iterdir() if p.is_dir() and not p.is_symlink() and p.name[0] != "."):
-        for path in [p for p in folder.iterdir() if p.name in known and p not in wanted]:
-            path.unlink()
-        if not any(folder.iterdir()):
+def _drawn(output: Path, state: State) -> set[Path]:
+    """Where faces are shown: as the state says, and wherever a run that was killed, or the user, has put copies."""
+    folders = (p for p in output.iterdir() if p.is_dir() and not p.is_symlink() and p.name[0] != ".")
+    copies = {path for folder in folders for path in folder.iterdir() if _same(path, output / FACES / path.name)}
+    return copies | state.places(output)
+
+
+def _show(output: Path, state: State, drawn: Set[Path]) -> None:
+    """Makes the folders and the contact sheet what the state says; removes no file but those that are `drawn`."""
+    wanted = {place: output / FACES / place.name for place in state.places(output)}
+    for path in drawn - wanted.keys():
+        path.unlink(missing_ok=True)
+    for folder in {path.parent for path in drawn}:
+        if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
     for path, crop in wanted.items():
         if not path.exists() or not filecmp.cmp(crop, path, shallow=False):
             write_bytes(path, crop.read_bytes())
-    write_image(output / SHEET, _sheet(output, state))
+    if wanted:
+        write_image(output / SHEET, _sheet(output, state))
+
+
+def _same(path: Path, crop: Path) -> bool:
+    return path.is_file() and crop.is_file() and filecmp.cmp(crop, path, shallow=False)
 
 
 def _sheet(output: Path, state: State) -> npt.NDArray[np.uint8]:

@@ -16,9 +16,10 @@ from facerec.artifacts import load_embeddings, write_text
 from facerec.classify import Classifier
 from facerec.draw import GREEN, ORANGE, RED, contact_sheet
 from facerec.errors import DataError, InputError
-from facerec.images import encode_image, find_images, read_image
+from facerec.images import encode_image, find_images, read_below, read_image
 from facerec.manifests import Manifest, read_manifest
 from facerec.metrics import distances, mcnemar, read_pairs, wilson, write_pairs
+from facerec.paths import GALLERY
 from facerec.protocols import Photos
 from facerec.recognizer import find_and_embed
 from facerec.report import Report
@@ -26,10 +27,11 @@ from facerec.stages.common import require_folder
 from facerec.stages.detect import detect
 from facerec.stages.embed import embed
 from facerec.stages.train import NO_FACE, UNKNOWN
-from facerec.types import Detector, Embedder, Embeddings, FaceChoice, Progress, no_progress
+from facerec.types import Detector, Embedder, Embeddings, FaceChoice, Image, Progress, no_progress
 
 TIMED = 15  # photos on which the seconds a sample are measured
 WORST = 24  # mistakes on the contact sheet
+BLANK = np.full((160, 160, 3), 255, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def load_photos(
 def pairs(photos: Photos, settings: dict[str, Any], output: Path, listed: Path | None, seed: int) -> Report:
     """Verification: LFW's View 2 on listed pairs, or on pairs drawn from the folder and saved."""
     if listed is None:
-        listed = draw_pairs(photos, output, seed)
+        listed = draw_pairs(photos, output / "pairs_drawn.json", seed)
         chosen = read_pairs(listed)
         origin = f"{len(chosen)} pairs drawn from the folder with seed {seed}, saved in {listed}"
     else:
@@ -167,9 +169,8 @@ def pairs(photos: Photos, settings: dict[str, Any], output: Path, listed: Path |
     )
 
 
-def draw_pairs(photos: Photos, output: Path, seed: int) -> Path:
+def draw_pairs(photos: Photos, path: Path, seed: int) -> Path:
     """Draws pairs from a folder and saves them."""
-    path = output / "pairs_drawn.json"
     write_text(path, write_pairs(protocols.make_pairs(photos, seed=seed)))
     return path
 
@@ -414,12 +415,18 @@ def _worst(trained: Classifier, test: Embeddings, processed: Path) -> bytes | No
     mistakes = [i for i, answer in enumerate(answers) if answer != test.labels[i]]
     tiles = []
     for i in sorted(mistakes, key=lambda i: -np.where(own[i], apart[i], 2.0).min())[:WORST]:
-        tiles.append((read_image(processed / str(test.sources[i])), f"{test.labels[i]} → {answers[i]}", RED))
+        tiles.append((_crop(processed, test.sources[i]), f"{test.labels[i]} → {answers[i]}", RED))
         for group, colour in ((~own[i], ORANGE), (own[i], GREEN)):
             if not group.any():
-                tiles.append((np.full((160, 160, 3), 255, np.uint8), "nobody", colour))
+                tiles.append((BLANK, "nobody", colour))
                 continue
             k = int(np.where(group, apart[i], np.inf).argmin())
-            picture = read_image(processed / str(trained.photos.sources[k]))
+            picture = _crop(processed, trained.photos.sources[k])
             tiles.append((picture, f"{trained.photos.labels[k]} {apart[i, k]:.2f}", colour))
     return encode_image(contact_sheet(tiles, columns=6), ".png") if tiles else None
+
+
+def _crop(processed: Path, source: str) -> Image:
+    """A face's picture; white where it is gone."""
+    picture = read_below(str(source), [processed, GALLERY.parent])
+    return BLANK if picture is None else picture

@@ -296,8 +296,8 @@ def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
     if not merge and (new in known or any(f.exists() for f in project.people_folders(new))):
         raise UsageError(f"{new!r} exists already", "put the two together with --merge")
     for folder in clustered[old]:
-        if folder not in clustered[new] and new.casefold() in (
-            n.casefold() for n in clusters.names(folder) if n != old
+        if folder not in clustered[new] and clusters.folded(new) in (
+            clusters.folded(n) for n in clusters.names(folder) if n != old
         ):
             raise UsageError(f"{_shown(project, folder)} has a {new!r} but for upper and lower case", "write it so")
     moved: dict[Path, Path] = {}
