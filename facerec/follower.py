@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from facerec.draw import BLUE, GREEN, ORANGE, Colour
 from facerec.images import crop_face, stack_crops
@@ -27,7 +26,9 @@ AT_ONCE = 2  # faces that are recognised in one frame: the others' turn comes in
 AGAIN = 0.25  # seconds until a face is looked at again, as long as nothing is settled
 TRIES = 12  # recognitions from which a face that stays unknown is settled
 CHECK = 1.0  # seconds until a settled face is looked at again: named, and the last look said the same, or unknown
-CUT, AT_A_CUT = 25.0, 0.25  # mean difference in grey levels, and most seconds between two frames, at a change of scene
+# Two frames, AT_A_CUT seconds apart at most, are of two scenes where both are exceeded: the mean difference of pixels
+# (grey levels), which a moving camera reaches too, and the share of pixels of another colour, which it does not.
+CHANGED, RECOLOURED, AT_A_CUT = 20.0, 0.2, 0.25
 BETTER = 1.3  # times the best view's quality that makes a view worth another look
 
 
@@ -63,7 +64,7 @@ class Follower:
         self.events = Events()
         self._fixed, self._rate, self._check = step, rate, check
         self._since = 0  # frames since the last detection
-        self._scene: npt.NDArray[np.int16] | None = None  # miniature of the frame before
+        self._scene: Image | None = None  # miniature of the frame before
         self._seconds = 0.0  # its time
         self._detecting = self._between = 0.0  # seconds of a frame with and one without detection
 
@@ -112,10 +113,15 @@ class Follower:
 
     def _is_cut(self, frame: Frame) -> bool:
         """Whether another scene begins."""
-        grey = cv2.cvtColor(cv2.resize(frame.image, (64, 64), interpolation=cv2.INTER_NEAREST), cv2.COLOR_RGB2GRAY)
-        scene, before = grey.astype(np.int16), self._scene
+        scene, before = cv2.resize(frame.image, (64, 64), interpolation=cv2.INTER_NEAREST).astype(np.uint8), self._scene
         passed, self._seconds, self._scene = frame.seconds - self._seconds, frame.seconds, scene
-        return before is not None and passed <= AT_A_CUT and float(np.abs(scene - before).mean()) > CUT
+        if before is None or passed > AT_A_CUT:
+            return False
+        one, two = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (scene, before))
+        if cv2.absdiff(one, two).mean() <= CHANGED:
+            return False
+        counts = [cv2.calcHist([image], [0, 1, 2], None, [4, 4, 4], [0, 256] * 3) for image in (scene, before)]
+        return float(np.abs(counts[0] - counts[1]).sum()) / 2 > RECOLOURED * scene[..., 0].size
 
     def _recognize(self, image: Image, found: Sequence[Track], seconds: float) -> None:
         """Looks at the faces of this frame that promise most."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -274,3 +275,11 @@ def postgres():
 def database(postgres) -> str:
     """The address of an empty database."""
     return postgres.new_database()
+
+
+def until(true: Callable[[], bool], seconds: float = 20) -> None:
+    """Waits for something to become true."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -1,5 +1,7 @@
 """The page in a real browser: Debian's Chromium, driven by Playwright, on the real networks."""
 
+import contextlib
+import csv
 import json
 import os
 import re
@@ -82,13 +84,13 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def camera(tmp_path_factory, astronaut_module):
-    """A film for Chromium's fake camera: the astronaut moves from side to side."""
+    """A film for Chromium's fake camera: the astronaut moves from side to side, as slowly as people do."""
     path = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
     face = cv2.resize(astronaut_module, (480, 480), interpolation=cv2.INTER_AREA)[..., ::-1]
     with path.open("wb") as film:
-        for i in range(60):
+        for i in range(240):
             frame = np.full((480, 640, 3), 90, np.uint8)
-            left = 80 + round(60 * np.sin(i / 60 * 2 * np.pi))
+            left = 80 + round(60 * np.sin(i / 240 * 2 * np.pi))
             frame[:, left : left + 480] = face
             film.write(cv2.imencode(".jpg", frame)[1].tobytes())
     return path
@@ -190,8 +192,9 @@ def test_enrolled_is_recognised_and_forgotten_is_unknown(visit, server, nobody, 
     page.wait_for_selector("text=Annotated pictures")
     with page.expect_download() as saved:
         page.get_by_role("button", name="CSV", exact=True).click()
-    rows = saved.value.path().read_text().splitlines()
-    assert rows[1].startswith("astronaut.png,Eileen,0.0") and "unknown" in rows[2]
+    rows = list(csv.DictReader(saved.value.path().read_text().splitlines()))
+    assert [(row["image"], row["name"]) for row in rows] == [("astronaut.png", "Eileen"), ("madonna0.jpg", "")]
+    assert float(rows[0]["distance"]) < 0.1 and "too far" in rows[1]["reason"]
     with page.expect_download() as saved:
         page.get_by_role("button", name="Annotated pictures").click()
     assert saved.value.path().stat().st_size > 10_000
@@ -207,7 +210,8 @@ def test_enrolled_is_recognised_and_forgotten_is_unknown(visit, server, nobody, 
     page.wait_for_selector("text=Annotated picture")
     with page.expect_download() as saved:
         page.get_by_role("button", name="CSV", exact=True).click()
-    assert "unknown" in saved.value.path().read_text()
+    (row,) = csv.DictReader(saved.value.path().read_text().splitlines())
+    assert row["name"] == "" and "too far" in row["reason"]
 
 
 def test_a_page_on_a_database_knows_whom_others_enrol_and_forget(visit, tmp_path, faces, database):
@@ -322,21 +326,30 @@ def test_rename_merge_save_and_load(visit, server, nobody, faces):
     assert load_embeddings(gallery).labels.tolist() == ["Jerry S"] * 2
 
 
+def capture(page, name, expected):
+    """As a user does, once more where the face was not in view just then, or blurred."""
+    from playwright.sync_api import TimeoutError
+
+    for _ in range(10):
+        page.get_by_label("Capture this face as").fill(name)
+        page.get_by_role("button", name="Capture").click()
+        with contextlib.suppress(TimeoutError):
+            page.wait_for_selector(f"text={expected}", timeout=5000)
+            return
+    pytest.fail(page.inner_text("body"))
+
+
 def test_a_face_before_the_camera_is_captured_named_and_recognised(visit, server, nobody):
     page = visit("live")
     frame = page.frame_locator("iframe[title*=webrtc]")
     frame.get_by_role("button", name="START").click()
     page.wait_for_selector("text=frames a second")
     page.wait_for_selector("text=· unknown")
-    page.get_by_label("Capture this face as").fill("Eileen")
-    page.get_by_role("button", name="Capture").click()
-    page.wait_for_selector("text=Eileen is added")
+    capture(page, "Eileen", "Eileen is added")
     page.wait_for_selector("text=· Eileen")
     assert float(re.search(r"([\d.]+) frames a second", page.inner_text("body"))[1]) > 0
     assert load_embeddings(server.folder / "embeddings/gallery.npz").people == ["Eileen"]
-    page.get_by_label("Capture this face as").fill("Somebody Else")
-    page.get_by_role("button", name="Capture").click()
-    page.wait_for_selector("text=That is Eileen")
+    capture(page, "Somebody Else", "That is Eileen")
     frame.get_by_role("button", name="STOP").click()
     page.wait_for_selector("text=Press START")
 
@@ -567,13 +580,18 @@ def test_every_change_of_a_setting_counts(in_tmp):
 
 
 def test_a_camera_that_has_stopped_shows_nobody():
-    from facerec.app.live import STILL, Watcher
+    """In a process of its own: WebRTC's libraries and those of other tests do not bear one another."""
+    script = """
+import time, numpy as np
+from facerec.app.live import STILL, Watcher
 
-    watcher = Watcher(None, shown=(np.zeros((9, 9, 3), np.uint8), []))
-    watcher.times.append(time.monotonic())
-    assert watcher.now is not None
-    watcher.times[-1] -= STILL + 0.1
-    assert watcher.now is None and watcher.in_view == []
+watcher = Watcher(None, shown=(np.zeros((9, 9, 3), np.uint8), []))
+watcher.times.append(time.monotonic())
+assert watcher.now is not None
+watcher.times[-1] -= STILL + 0.1
+assert watcher.now is None and watcher.in_view == []
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_the_page_names_by_what_the_gallery_was_calibrated_to(in_tmp):

@@ -23,6 +23,7 @@ from facerec.live import live
 from facerec.quality import Quality
 from facerec.stages.capture import Guide, capture, view_of
 from facerec.stages.learn import Learner
+from facerec.tracking import moved
 from facerec.video import Camera, Frame, Video, VideoWriter, ahead, realtime
 from facerec.window import Window
 
@@ -133,6 +134,18 @@ def test_a_face_named_in_the_window_is_in_the_gallery_and_recognised_at_once(in_
     again = Follower(follower.recognizer, step=1)
     live(sharp, again)
     assert again.recognizer.classifier.decide(gallery.vectors[-1:])[0].name == "Eva Lind"
+
+
+def test_a_face_is_enrolled_where_it_is_and_not_where_its_track_has_gone(in_tmp, recognizer):
+    follower = Follower(recognizer, step=1)
+    for frame in (Frame(i, i / 10, scene(i)) for i in range(3)):
+        (track, *_) = follower.follow(frame) or [None]
+    track.face = moved(track.face, np.array([30.0, 0, 30, 0]))
+    assert "is added" in known(follower, in_tmp / "g.npz").name("eva", scene(3), track)
+    (crop,) = [read_image(path) for path in (in_tmp / "g").rglob("*.png")]
+    assert np.abs(crop[10:-10, 10:-10].mean((0, 1)) - STRANGER).max() < 15
+    track.face = moved(track.face, np.array([300.0, 0, 300, 0]))
+    assert "is not found" in known(follower, in_tmp / "g.npz").name("zoe", scene(3), track)
 
 
 def test_a_blurred_face_or_a_name_that_is_none_is_not_added(in_tmp, recognizer):

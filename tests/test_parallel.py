@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import CROP, FakeDetector, FakeEmbedder, numbered, photos, save, tree, video
+from conftest import CROP, FakeDetector, FakeEmbedder, numbered, photos, save, tree, until, video
 
 from facerec import parallel
 from facerec.errors import FacerecError, SpaceError, UsageError
@@ -96,6 +96,33 @@ def test_chunks_are_drawn_as_workers_become_free(processes):
     for back, _ in enumerate(spread(partial(slowly, 0.03), lambda _: chunks(), jobs=2, processes=processes)):
         most = max(most, drawn - back)
     assert drawn == 40 and most <= 8
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
+def test_workers_end_with_a_parent_that_was_killed(tmp_path):
+    """Nobody takes their results any more: they must not go on writing somebody's crops."""
+    script = """
+import os, time
+from pathlib import Path
+from facerec.parallel import spread
+
+def work(chunk):
+    Path("worker", str(os.getpid())).touch()
+    time.sleep(60)
+
+list(spread(work, lambda _: [[1], [2]], jobs=2, processes=True))
+"""
+    (tmp_path / "worker").mkdir()
+    parent = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path)
+    until(lambda: len(list((tmp_path / "worker").iterdir())) == 2)
+    parent.kill()
+    parent.wait()
+
+    def gone(worker):
+        state = Path("/proc", worker.name, "stat")
+        return not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+    until(lambda: all(map(gone, (tmp_path / "worker").iterdir())))
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7, 1000])

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import psycopg
 import pytest
-from conftest import COLOURS, STRANGER, FakeDetector, FakeEmbedder, photo, save, vectors, video
+from conftest import COLOURS, STRANGER, FakeDetector, FakeEmbedder, photo, save, until, vectors, video
 from test_gallery import face
 
 from facerec import search
@@ -192,13 +192,6 @@ def test_live_names_by_a_database(run, both):
     answer = run("live", path, "--headless", "--json", "--gallery", both[1], "--threshold", "0.5", "--step", "1")
     assert answer.code == 0, answer.err
     assert list(json.loads(answer.out.splitlines()[-1])["names"]) == ["cleo"]
-
-
-def until(true, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_live_sees_whom_others_enrol_and_forget(run, both, monkeypatch):

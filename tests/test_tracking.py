@@ -242,6 +242,19 @@ def test_in_another_scene_everybody_is_somebody_else(recognizer):
     assert [e for e in events if e[0] == "named"] == [("named", 1, "ana"), ("named", 3, "ana")]
 
 
+def test_a_camera_that_sways_shows_no_other_scene(recognizer):
+    ground = np.kron(np.random.default_rng(0).integers(0, 2, (50, 200, 1)), np.ones((8, 8, 3))).astype(np.uint8) * 200
+
+    def view(i):
+        left = 400 + round(200 * np.sin(i / 6))  # up to 33 pixels a frame, over blocks of 8
+        image = ground[:200, left : left + 640].copy()
+        image[50:100, 50:100] = COLOURS["ana"]
+        return Frame(i, i / FPS, image)
+
+    _, _, events = followed(recognizer, map(view, range(60)), step=1)
+    assert {number for _, number, _ in events} == {1} and events[-1] == ("left", 1, "ana")
+
+
 @pytest.mark.parametrize("fps", [0.2, 0.8, 1.5])
 @pytest.mark.parametrize("step", [1, 2])
 def test_films_of_few_frames_a_second_have_tracks(recognizer, fps, step):

@@ -20,6 +20,7 @@ from facerec.images import decode_image, encode_image
 from facerec.recognizer import Recognizer, find_and_embed
 from facerec.stages.appearances import appearances
 from facerec.stages.explain import side_by_side
+from facerec.stages.predict import COLUMNS, lines, result
 from facerec.types import Prediction
 from facerec.video import is_video
 
@@ -59,16 +60,19 @@ def page() -> None:
     for key in followed - {video_key(file) for file in files}:  # taken away, or other people are known by now
         del st.session_state[key]
     videos = [file for file in files if is_video(Path(file.name))]
-    answers = []
+    answers: list[Answer] = []
+    results: list[tuple[str, list[Prediction], str | None]] = []
     for file in toolkit.within_bounds([file for file in files if file not in videos], toolkit.MAX_BYTES):
         given = answer(file, recognizer)
         if isinstance(given, str):
             toolkit.refuse(file.name, given)
+            results.append((file.name, [], given))
             continue
         answers.append(given)
+        results.append((file.name, given.predictions, None))
         show(given)
     if answers:
-        downloads(answers)
+        downloads(answers, results)
     for file in toolkit.within_bounds(videos, toolkit.MAX_VIDEO):
         video(file, recognizer)
 
@@ -123,8 +127,8 @@ def row(p: Prediction) -> dict[str, str]:
     }
 
 
-def downloads(answers: list[Answer]) -> None:
-    """Buttons for the annotated pictures, and for CSV and JSON."""
+def downloads(answers: list[Answer], results: list[tuple[str, list[Prediction], str | None]]) -> None:
+    """Buttons for the annotated pictures, and for CSV and JSON as `facerec predict` prints them."""
     pictures, table, data = st.columns(3)
     if len(answers) == 1:
         pictures.download_button("Annotated picture", answers[0].picture, "named.jpg", "image/jpeg", width="stretch")
@@ -134,15 +138,13 @@ def downloads(answers: list[Answer]) -> None:
             for number, each in enumerate(answers, start=1):
                 archive.writestr(f"named/{number:03d}_{Path(each.name).stem}.jpg", each.picture)
         pictures.download_button("Annotated pictures", packed.getvalue(), "named.zip", width="stretch")
-    lines = io.StringIO()
-    writer = csv.writer(lines)
-    writer.writerow(["image", "name", "distance", "probability", "x", "y", "width", "height", "reason"])
-    for each in answers:
-        for p in each.predictions:
-            box = p.face.to_json()["box"]
-            writer.writerow([each.name, p.name or "unknown", f"{p.distance:.4f}", p.probability, *box, p.reason])
-    table.download_button("CSV", lines.getvalue(), "faces.csv", "text/csv", width="stretch")
-    body = [{"image": each.name, "faces": [p.to_json() for p in each.predictions]} for each in answers]
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for one in results:
+        writer.writerows(lines(*one))
+    table.download_button("CSV", text.getvalue(), "faces.csv", "text/csv", width="stretch")
+    body = [result(*one) for one in results]
     data.download_button("JSON", json.dumps(body, indent=1), "faces.json", "application/json", width="stretch")
 
 

@@ -29,7 +29,6 @@ facerec predict --sample                  one random test face, with the truth
 facerec predict --batch 32                a random batch of the test set, with its accuracy"""
 
 _APPEARANCE = ("track", "name", "start", "end", "best", "distance", "probability", "reason")
-_COLUMNS = ("image", "x", "y", "w", "h", "confidence", "name", "probability", "distance", "reason", "error")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,30 +81,22 @@ def run(args: argparse.Namespace) -> Exit:
 
 
 def _predict_images(args: argparse.Namespace, images: list[Path]) -> Exit:
-    from facerec.stages.predict import predict
+    from facerec.stages.predict import COLUMNS, lines, predict, result
     from facerec.types import no_progress
 
     writer = csv.writer(sys.stdout)
     if args.csv:
-        writer.writerow(_COLUMNS)
+        writer.writerow(COLUMNS)
 
     def emit(name: str, predictions: list[Prediction], error: str | None) -> None:
-        rows = [p.to_json() for p in predictions]
         if args.json:
-            common.print_json({"image": name, "error": error, "faces": rows})
+            common.print_json(result(name, predictions, error))
         elif args.csv:
-            for row in rows or [{}]:
-                flat = {
-                    **row,
-                    **dict(zip("xywh", row.get("box", ()), strict=False)),
-                    "image": name,
-                    "error": error,
-                }
-                writer.writerow([flat.get(column) for column in _COLUMNS])
+            writer.writerows(lines(name, predictions, error))
         elif error:
             print(f"{name}: {error}")
         else:
-            print(f"{name}: {len(rows)} face{'' if len(rows) == 1 else 's'}")
+            print(f"{name}: {len(predictions)} face{'' if len(predictions) == 1 else 's'}")
             for prediction in predictions:
                 print(f"  {_line(prediction, args.metric == 'cosine')}")
 

@@ -16,8 +16,8 @@ from facerec.quality import TO_ENROLL, assess
 from facerec.stages.common import require_name
 from facerec.stages.enroll import gallery_rows
 from facerec.stages.names import Watch, names_of
-from facerec.tracking import Track
-from facerec.types import Image
+from facerec.tracking import OVERLAP, Track, overlaps
+from facerec.types import Face, Image
 
 
 class Learner:
@@ -47,12 +47,13 @@ class Learner:
         """Adds a track's face to the gallery, and those whom a classifier knew: it is the newest from now on."""
         recognizer = self._follower.recognizer
         embedder, known = recognizer.embedder, recognizer.classifier
-        crop = crop_face(image, track.face, embedder.space.crop, embedder.input_size)
-        quality = assess(track.face, crop)
         spelled = {person.casefold(): person for person in known.people}
         name = spelled.get(name.casefold(), name)
         try:
             require_name(name)
+            face = _there(recognizer.detector.detect(image), track.face)
+            crop = crop_face(image, face, embedder.space.crop, embedder.input_size)
+            quality = assess(face, crop)
             if problems := quality.problems(TO_ENROLL):
                 raise InputError(problems[0], "try again with a better view")
             faces = [("live", crop, quality)]
@@ -126,3 +127,11 @@ class Learner:
 
     def _know(self, classifier: Classifier) -> None:
         self._follower.recognizer = replace(self._follower.recognizer, classifier=classifier)
+
+
+def _there(faces: list[Face], about: Face) -> Face:
+    """The face where a track is: between detections that is where its motion takes it, which may be beside the face."""
+    shared = overlaps([about], faces)[0]
+    if not len(shared) or shared.max() < OVERLAP:
+        raise InputError("the face is not found in this picture", "try again")
+    return faces[int(shared.argmax())]

@@ -6,6 +6,7 @@ import glob
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from facerec.artifacts import write_image
 from facerec.draw import annotate_predictions
@@ -18,6 +19,22 @@ from facerec.video import is_video
 
 Emit = Callable[[str, list[Prediction], str | None], None]
 """Called for each image with its name, its predictions, and the error if it could not be read."""
+
+COLUMNS = ("image", "x", "y", "w", "h", "confidence", "name", "probability", "distance", "reason", "error")
+"""Of `lines`."""
+
+
+def result(image: str, predictions: Sequence[Prediction], error: str | None) -> dict[str, Any]:
+    """An image's result for programs."""
+    return {"image": image, "error": error, "faces": [p.to_json() for p in predictions]}
+
+
+def lines(image: str, predictions: Sequence[Prediction], error: str | None) -> Iterator[list[Any]]:
+    """An image's result as lines of a table, one a face, or one without a face."""
+    faces: list[dict[str, Any]] = [p.to_json() for p in predictions]
+    for face in faces or [{}]:
+        flat = {**face, **dict(zip("xywh", face.get("box", ()), strict=False)), "image": image, "error": error}
+        yield [flat.get(column) for column in COLUMNS]
 
 
 def expand(inputs: Sequence[str], videos: bool = False) -> Iterator[Path]:
