@@ -562,26 +562,27 @@ def test_a_classifier_that_was_written_again_is_read_again(in_tmp):
     assert path.stat().st_mtime_ns == there and toolkit._changed(path) != before
 
 
+def apart(script):
+    """In a process of its own: Streamlit's tester takes __main__ away, WebRTC's libraries bear few others."""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_every_change_of_a_setting_counts(in_tmp):
-    from streamlit.testing.v1 import AppTest
+    apart("""
+from streamlit.testing.v1 import AppTest
 
-    def script():
-        from facerec.app import settings
-
-        settings.page()
-
-    page = AppTest.from_function(script, default_timeout=60).run()
-    for size in (40, 60, 80, 120, 20):
-        page.select_slider[0].set_value(size).run()
-        assert page.session_state["settings"].min_face == size
-    for detector in ("haar", "mtcnn", "haar"):
-        page.selectbox[0].set_value(detector).run()
-        assert page.session_state["settings"].detector == detector
+page = AppTest.from_string("from facerec.app import settings; settings.page()", default_timeout=60).run()
+for size in (40, 60, 80, 120, 20):
+    page.select_slider[0].set_value(size).run()
+    assert page.session_state["settings"].min_face == size
+for detector in ("haar", "mtcnn", "haar"):
+    page.selectbox[0].set_value(detector).run()
+    assert page.session_state["settings"].detector == detector
+""")
 
 
 def test_a_camera_that_has_stopped_shows_nobody():
-    """In a process of its own: WebRTC's libraries and those of other tests do not bear one another."""
-    script = """
+    apart("""
 import time, numpy as np
 from facerec.app.live import STILL, Watcher
 
@@ -590,8 +591,7 @@ watcher.times.append(time.monotonic())
 assert watcher.now is not None
 watcher.times[-1] -= STILL + 0.1
 assert watcher.now is None and watcher.in_view == []
-"""
-    subprocess.run([sys.executable, "-c", script], check=True)
+""")
 
 
 def test_the_page_names_by_what_the_gallery_was_calibrated_to(in_tmp):

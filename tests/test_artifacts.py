@@ -84,7 +84,11 @@ def filled(folder, inputs=("raw/2.jpg", "raw/10.jpg", "raw/1.jpg")):
             write_text(folder / out, name)
             manifest.write(
                 Record(
-                    name, sha256(name.encode()).hexdigest(), {"size": 160, "crop": (1, 2)}, [{"path": out}], label="ana"
+                    name,
+                    sha256(name.encode()).hexdigest(),
+                    {"size": 160, "faces": (1, 2)},
+                    [{"path": out}],
+                    label="ana",
                 )
             )
     return folder
@@ -123,11 +127,11 @@ def test_a_line_written_after_a_cut_off_line_is_not_lost(tmp_path):
 @pytest.mark.parametrize(
     ("key", "content", "options", "done"),
     [
-        ("raw/1.jpg", "raw/1.jpg", {"size": 160, "crop": [1, 2]}, True),
-        ("raw/1.jpg", "other", {"size": 160, "crop": [1, 2]}, False),
-        ("raw/1.jpg", "raw/1.jpg", {"size": 161, "crop": [1, 2]}, False),
-        ("raw/3.jpg", "raw/3.jpg", {"size": 160, "crop": [1, 2]}, False),
-        ("raw/2.jpg", "raw/2.jpg", {"size": 160, "crop": [1, 2]}, False),
+        ("raw/1.jpg", "raw/1.jpg", {"size": 160, "faces": [1, 2]}, True),
+        ("raw/1.jpg", "other", {"size": 160, "faces": [1, 2]}, False),
+        ("raw/1.jpg", "raw/1.jpg", {"size": 161, "faces": [1, 2]}, False),
+        ("raw/3.jpg", "raw/3.jpg", {"size": 160, "faces": [1, 2]}, False),
+        ("raw/2.jpg", "raw/2.jpg", {"size": 160, "faces": [1, 2]}, False),
     ],
     ids=["same", "content", "options", "new", "output gone"],
 )
