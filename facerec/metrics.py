@@ -45,7 +45,7 @@ def read_pairs(path: Path) -> list[Pair]:
                 f"{path} is not a list of pairs ({error})", "let facerec evaluate pairs make one"
             ) from None
     try:
-        lines = [line.split("\t") for line in path.read_text("utf-8", "surrogateescape").splitlines() if line.strip()]
+        lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         folds, size = (int(v) for v in lines[0])
         if len(lines) != 1 + 2 * folds * size:
             raise ValueError(f"{len(lines) - 1} pairs instead of {2 * folds * size}")
