@@ -25,7 +25,7 @@ from typing import Any
 from filelock import FileLock
 
 from facerec.artifacts import TEMPORARY, atomic_path, remove, sha256_of
-from facerec.catalogue import CATALOGUE, SAMPLES, Archive, Download, Entry, Made, Package, entry, home
+from facerec.catalogue import CATALOGUE, SAMPLES, Archive, Download, Entry, Made, Package, entry, home, tuned_names
 from facerec.errors import UsageError, WeightsError
 
 EXPORT_VERSION = 6
@@ -101,7 +101,12 @@ def pull(name: str, force: bool = False) -> None:
 
 def status(name: str) -> str:
     """``"missing"``, ``"fetched"`` (not exported yet), ``"ready"`` or ``"damaged"``."""
-    item = entry(name)
+    try:
+        item = entry(name)
+    except UsageError:
+        if name in tuned_names():
+            return "damaged"  # what is recorded of it
+        raise
     paths = [_source_path(item, file) for file in item.files]
     if not all(path.exists() for path in paths):
         return "missing"

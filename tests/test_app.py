@@ -575,6 +575,9 @@ page = AppTest.from_string("from facerec.app import settings; settings.page()", 
 for size in (40, 60, 80, 120, 20):
     page.select_slider[0].set_value(size).run()
     assert page.session_state["settings"].min_face == size
+page.session_state["setting strangers"] = 17  # of a model that was measured at other rates
+page.run()
+assert not page.exception and page.session_state["settings"].strangers is None
 for detector in ("haar", "mtcnn", "haar"):
     page.selectbox[0].set_value(detector).run()
     assert page.session_state["settings"].detector == detector

@@ -16,7 +16,7 @@ from facerec.galleries import Where
 from facerec.galleries.people import Person, empty, people
 from facerec.stages.common import require_name
 from facerec.stages.enroll import enroll
-from facerec.stages.people import Project, find_traces, forget, rename
+from facerec.stages.people import Project, erase, rename
 from facerec.stages.train import default_gate
 from facerec.types import Embeddings
 
@@ -145,11 +145,8 @@ def card(person: Person, gallery: Embeddings, names: list[str]) -> None:
                 say_and_start_again(f"{person.name} and {into} are one person now.")
             sure = st.checkbox("Really forget, in every file of this folder", key=f"sure {person.name}")
             if st.button("Forget", key=f"do forget {person.name}", disabled=not sure, type="primary"):
-                linked = project.linked(person.name)
-                erased = forget(project, person.name, really=True)
-                left = find_traces(project, person.name) + [str(path) for path in linked if path.exists()]
-                for trace in left[:SHOWN]:
-                    st.session_state.setdefault("left", []).append(f"still {person.name}'s, or names them: {trace}")
+                erased, left = erase(project, person.name)
+                st.session_state["left"] = [f"still {person.name}'s, or names them: {trace}" for trace in left[:SHOWN]]
                 say_and_start_again(f"{person.name} is forgotten: {len(erased)} places.")
         except FacerecError as error:
             st.error(toolkit.plain(str(error)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from facerec import catalogue
@@ -17,14 +19,14 @@ def page() -> None:
     st.title("Settings")
     chosen = toolkit.settings()
     offered = [d for d in DETECTORS if not d.endswith("reference")]
-    detector = st.selectbox("Detector", offered, key=kept("detector", chosen.detector))
+    detector = st.selectbox("Detector", offered, key=kept("detector", chosen.detector, offered))
     sizes = sorted({*SIZES, chosen.min_face})
-    min_face = st.select_slider("Smallest face, pixels (larger is faster)", sizes, key=kept("size", chosen.min_face))
+    min_face = st.select_slider(
+        "Smallest face, pixels (larger is faster)", sizes, key=kept("size", chosen.min_face, sizes)
+    )
     everything = (*MODELS, *catalogue.tuned_names())
     models = [model for model in everything if catalogue.gate(model)]  # others need calibrating
-    model = st.selectbox(
-        "Model of a new gallery", models, key=kept("model", chosen.model if chosen.model in models else models[0])
-    )
+    model = st.selectbox("Model of a new gallery", models, key=kept("model", chosen.model, models))
     toolkit.with_settings(detector=detector, min_face=min_face, model=model)
     recognizer = toolkit.recognizer()
     known = recognizer.classifier.photos.space.model if recognizer else model
@@ -32,7 +34,7 @@ def page() -> None:
     strangers = st.select_slider(
         "How many strangers in a thousand may get a name?",
         rates,
-        key=kept("strangers", chosen.strangers if chosen.strangers in rates else None),
+        key=kept("strangers", chosen.strangers, rates),
         format_func=lambda n: "as calibrated" if n is None else str(n),
         help="Fewer means that more of those you know stay unknown. Measured with about a hundred people enrolled.",
     )
@@ -44,7 +46,9 @@ def page() -> None:
         st.caption(f"Now named: {recognizer.classifier.gate}; names from {toolkit.names_path()}.")
 
 
-def kept(key: str, chosen: object) -> str:
+def kept(what: str, chosen: object, options: Sequence[object]) -> str:
     """The key of a widget that begins with what was chosen: one whose start changed would be another widget."""
-    st.session_state.setdefault(key, chosen)
+    key = f"setting {what}"
+    if key not in st.session_state or st.session_state[key] not in options:
+        st.session_state[key] = chosen if chosen in options else options[0]
     return key

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Exit:
     """Asks, erases, and looks for what is left."""
     from facerec import catalogue
-    from facerec.stages.people import find_traces, forget
+    from facerec.stages.people import erase, forget
 
     project = common.project(args.gallery)
     plan = forget(project, args.name, really=False)
@@ -39,9 +39,7 @@ def run(args: argparse.Namespace) -> Exit:
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             print("nothing was erased", file=sys.stderr)
             return Exit.ERROR
-    linked = project.linked(args.name)
-    erased = forget(project, args.name, really=True)
-    left = find_traces(project, args.name) + [str(path) for path in linked if path.exists()]
+    erased, left = erase(project, args.name)
     if tuned := catalogue.tuned_names():
         common.say(
             f"a fine-tuned model keeps what it learned of {args.name}, if it did: facerec models remove {tuned[0]}"

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> Exit:
         return Exit.OK
     everything = [*catalogue.CATALOGUE, *catalogue.tuned_names()]
     if args.action == "verify":
-        states = {name: _status(name) for name in args.names or everything}
+        states = {name: weights.status(name) for name in args.names or everything}
         if not args.names:
             states = {name: state for name, state in states.items() if state != "missing" or name in _DEFAULT}
         for name, state in states.items():
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> Exit:
         return Exit.ERROR if {"damaged", "missing"} & set(states.values()) else Exit.OK
     rows = []
     for name in everything:
-        row = {"name": name, "status": _status(name), "licence": "", "what": "its record cannot be read"}
+        row = {"name": name, "status": weights.status(name), "licence": "", "what": "its record cannot be read"}
         with contextlib.suppress(UsageError):
             e = catalogue.entry(name)
             row |= {"licence": e.licence, "what": e.what}
@@ -71,15 +71,3 @@ def run(args: argparse.Namespace) -> Exit:
             print(f"{row['name']:12} {row['status']:8} {row['licence']:4} {row['what']}")
         print(f"cache: {catalogue.home()}", file=sys.stderr)
     return Exit.OK
-
-
-def _status(name: str) -> str:
-    """A model's; "damaged" also where its record cannot be read."""
-    from facerec import catalogue, weights
-
-    try:
-        return weights.status(name)
-    except UsageError:
-        if name not in catalogue.tuned_names():
-            raise
-        return "damaged"

@@ -243,6 +243,13 @@ def _forget(project: Project, name: str, *, really: bool) -> list[str]:
     return done
 
 
+def erase(project: Project, name: str) -> tuple[list[str], list[str]]:
+    """Forgets a person; what was erased or changed, and what still is theirs or names them: it is not facerec's."""
+    linked = project.linked(name)
+    done = forget(project, name, really=True)
+    return done, find_traces(project, name) + [str(path) for path in linked if path.exists()]
+
+
 def find_traces(project: Project, name: str) -> list[str]:
     """Files below the project that still name a person, in their path or their content."""
     return [_shown(project, path) for path in project.walk() if any(_mentions(path, s) for s in _spellings(name))]
