@@ -343,6 +343,7 @@ def _ray(address: str) -> Iterator[_Place]:
     import ray
     from joblib import parallel_config, register_parallel_backend
     from ray.util.joblib.ray_backend import RayBackend
+    from ray.util.multiprocessing.pool import ResultThread
 
     class Backend(RayBackend):
         """joblib's, which would give no result before all are there."""
@@ -380,4 +381,7 @@ def _ray(address: str) -> Iterator[_Place]:
 
         yield _Place(workers, run, (ray.exceptions.RayActorError,), far=True)
     finally:
+        for thread in threading.enumerate():  # of a run that was given up: each hears that its worker is gone
+            if isinstance(thread, ResultThread):
+                thread.join(ANSWER)
         ray.shutdown()

@@ -189,14 +189,19 @@ def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
     return call
 
 
-@pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+def use_fakes(patch: pytest.MonkeyPatch) -> None:
     """The command line gets the fakes in place of the networks."""
-    monkeypatch.setattr("facerec.detectors.load_detector", lambda *_, **__: FakeDetector())
-    monkeypatch.setattr(
+    patch.setattr("facerec.detectors.load_detector", lambda *_, **__: FakeDetector())
+    patch.setattr(
         "facerec.embedders.load_embedder",
         lambda *_, crop, **__: FakeEmbedder(Space("facenet-128", "fake", crop, False)),
     )
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`use_fakes`, for a test."""
+    use_fakes(monkeypatch)
 
 
 @pytest.fixture

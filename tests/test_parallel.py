@@ -485,6 +485,8 @@ def require_ray():
 @pytest.fixture(scope="module")
 def ray():
     require_ray()
+    import psutil
+
     port, folder = free_port(), tempfile.mkdtemp(dir="/tmp")  # of sockets, whose paths must be short
     tests = Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])}
@@ -505,7 +507,9 @@ def ray():
                     break
             time.sleep(0.2)
         yield f"ray://127.0.0.1:{port}"
-        process.terminate()
+        for child in (*psutil.Process(process.pid).children(recursive=True), process):
+            with contextlib.suppress(psutil.Error):
+                child.kill()
         process.wait()
 
 
