@@ -141,13 +141,14 @@ def test_detect_killed_and_run_again_equals_undisturbed(project, tmp_path):
     assert tree(tmp_path / "processed") == tree(project / "processed")
 
 
-def test_ctrl_c_is_130_and_run_again_goes_on(project, tmp_path):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_ctrl_c_is_130_and_run_again_goes_on(project, tmp_path, name):
     shutil.copytree(project / "raw_images", tmp_path / "raw_images")
     process = subprocess.Popen(SLOW_DETECT, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     manifest = tmp_path / "processed" / "manifest.jsonl"
     while process.poll() is None and not (manifest.exists() and manifest.stat().st_size):
         time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(getattr(signal, name))
     _, err = process.communicate()
     assert process.returncode == 130 and "run the same command again to go on" in err and "Traceback" not in err
     facerec(tmp_path, "detect", code=3)
@@ -186,6 +187,21 @@ def test_live_follows_and_names_faces_and_writes_the_video(project, clip, tmp_pa
     assert sum(e["event"] == "appeared" for e in events) == sum(e["event"] == "left" for e in events)
     with Video(tmp_path / "named.mp4") as written:
         assert written.fps == pytest.approx(20) and len(list(written.frames())) == 40
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_recording_outlives_the_end_of_its_service_or_terminal(project, clip, tmp_path, name):
+    words = ["live", clip, "--headless", "--realtime", "--output", tmp_path / "named.mp4", "--json"]
+    command = [sys.executable, "-m", "facerec", *map(str, words)]
+    process = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert json.loads(process.stdout.readline())["event"] == "appeared"
+    process.send_signal(getattr(signal, name))
+    out, err = process.communicate(timeout=60)
+    frames = json.loads(out.splitlines()[-1])["frames"]
+    assert process.returncode == 130 and "Traceback" not in err and 0 < frames < 40
+    assert [path.name for path in tmp_path.iterdir()] == ["named.mp4"]
+    with Video(tmp_path / "named.mp4") as written:
+        assert len(list(written.frames())) in (frames - 1, frames)  # the signal may come between looking and writing
 
 
 def test_a_crowd_is_found_in_the_research_photo(detector, shared_data):
