@@ -564,3 +564,18 @@ def test_a_ray_cluster_that_is_not_there():
     require_ray()
     with pytest.raises(UsageError, match="ray start --head"):
         list(spread(double, lambda _: [[1]], cluster=f"ray://127.0.0.1:{free_port()}"))
+
+
+def test_a_ray_cluster_of_another_version_says_so(run, in_tmp, monkeypatch):
+    require_ray()
+    monkeypatch.setenv("RAY_ENABLE_AUTO_CONNECT", "0")  # before it is imported
+    import ray as package
+
+    def mismatched(*words, **options):
+        raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 1.0\n    Python: 3.8")
+
+    monkeypatch.setattr(package, "init", mismatched)
+    photos(in_tmp / "raw_images", {"ana": 1})
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        answer = run("detect", "--cluster", f"ray://127.0.0.1:{somebody.getsockname()[1]}")
+    assert answer.code == 1 and "Ray: 1.0 Python: 3.8 — install the same everywhere" in answer.err
