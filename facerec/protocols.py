@@ -142,8 +142,8 @@ def evaluate_pairs(
         raise DataError(f"the pairs name {unknown[0]}, which is not among the photos", "give the folder they come from")
     first, second = (np.array([row[getattr(p, side)] for p in pairs]) for side in ("first", "second"))
     same = np.array([p.same for p in pairs])
-    fold = np.array([p.fold for p in pairs])
-    if len(set(fold.tolist())) < 2 or same.all() or not same.any():
+    folds, fold = np.unique([p.fold for p in pairs], return_inverse=True)
+    if len(folds) < 2 or same.all() or not same.any():
         raise DataError("pairs of both kinds in at least two folds are needed", "add people and photos")
     dist = metrics.distance(photos.vectors[first], photos.vectors[second])
     failed = np.isnan(dist)
@@ -164,7 +164,8 @@ def evaluate_pairs(
         if not weight[same].any() or not weight[~same].any():
             continue
         sample = metrics.error_rates(dist, same, weight)
-        resampled["accuracy"].append(float(np.average(right, weights=weight)))
+        drawn, hit = np.bincount(fold, weight), np.bincount(fold, weight * right)
+        resampled["accuracy"].append(float((hit[drawn > 0] / drawn[drawn > 0]).mean()))
         resampled["auc"].append(sample.auc)
         resampled["eer"].append(sample.eer)
         for far in FARS:
@@ -181,7 +182,7 @@ def evaluate_pairs(
         float(accuracies.mean()),
         float(accuracies.std(ddof=1) / np.sqrt(len(accuracies))),
         float(without.mean()) if kept.any() else 0.0,
-        interval("accuracy", float(right.mean())),
+        interval("accuracy", float(accuracies.mean())),
         rates.auc,
         interval("auc", rates.auc),
         rates.eer,
