@@ -85,7 +85,7 @@ def test_facenet_described_by_its_file_is_facenet(tmp_path, astronaut, monkeypat
 
     monkeypatch.chdir(tmp_path)
     settings = ["margin=0", f"model={path}", f"model={path},margin=0.2,crop=aligned"]
-    assert main(["evaluate", "compare", str(weights.samples() / "train"), *settings, "--json"]) == 0
+    assert main(["evaluate", "compare", str(weights.samples() / "val"), *settings, "--json"]) == 0
     catalogued, same, aligned = json.loads(capsys.readouterr().out)["variants"].values()
     assert catalogued == same != aligned
-    assert main(["evaluate", "compare", str(weights.samples() / "train"), "model=none.txt"]) == 2
+    assert main(["evaluate", "compare", str(weights.samples() / "val"), "model=none.txt"]) == 2

@@ -381,7 +381,7 @@ def test_every_protocol_runs_on_photographs_and_the_second_takes_over_the_vector
     from facerec.cli import main
 
     monkeypatch.chdir(tmp_path)
-    data = weights.samples() / "train"
+    data = weights.samples() / "val"
     figures = {}
     for protocol in ("pairs", "identify", "open-set"):
         assert main(["evaluate", protocol, str(data), "--json"]) == 0

@@ -91,7 +91,7 @@ def enroll(
         rows = rows[np.sort(first)]  # a photo that was given twice is one
         gallery.add(rows, crops.get)
         now = names_of(gallery, gate=gate or Gate(0.0))
-        report.done = len(taken)
+        report.done, report.skipped = len(rows), len(taken) - len(rows)
         report.photos, report.people = len(now.photos_of(name)), len(now.people)
         report.warnings = _odd(rows, now, gate) if gate else []
     report.seconds = time.perf_counter() - start
