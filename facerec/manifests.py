@@ -43,6 +43,7 @@ class Record:
         label: the person.
         split: "train", "test", "gap" (kept out, next to a test frame), or empty.
         host: host and process that did it, where a cluster did.
+        stage: whose folder this is; empty in manifests from before this was noted.
     """
 
     input: str
@@ -53,6 +54,7 @@ class Record:
     label: str = ""
     split: str = ""
     host: str = ""
+    stage: str = ""
 
 
 class Records(MutableMapping[str, Record]):
@@ -354,7 +356,7 @@ def _line(record: Record) -> bytes:
     return json.dumps(vars(record), ensure_ascii=False).encode(errors="surrogateescape") + b"\n"
 
 
-_TYPES = {"input": str, "sha256": str, "options": dict, "outputs": list, "label": str, "split": str, "host": str}
+_TYPES = dict.fromkeys(("input", "sha256", "label", "split", "host", "stage"), str) | {"options": dict, "outputs": list}
 
 
 def _parse(line: bytes) -> Record | None:

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import COLOURS, STRANGER, photo, save, tree, vectors
+from conftest import COLOURS, STRANGER, photo, save, tree, vectors, video
 from sklearn.cluster import AgglomerativeClustering
 
 from facerec.grouping import group, halves
@@ -244,6 +244,17 @@ def test_a_crash_leaves_the_old_state_and_the_next_run_mends_the_folders(album, 
     assert tree(album / "clusters") == before
 
 
+def test_a_name_whose_folder_holds_somebodys_files_is_refused(album, run):
+    assert run("cluster", "album").code == 0
+    save(album / "clusters/Ana/mine.png", photo(99))
+    before = tree(album / "clusters")
+    refused = run("cluster", "--rename", "person_001", "Ana")
+    assert refused.code == 2 and "clusters/Ana holds other files" in refused.err
+    assert tree(album / "clusters") == before
+    (album / "clusters/Ana/mine.png").unlink()
+    assert run("cluster", "--rename", "person_001", "Ana").code == 0
+
+
 def test_what_is_not_ours_stays_whoever_is_forgotten(album, run):
     """Also pictures that are called like ours, and a folder that holds more than clusters."""
     mine = {"clusters/notes/x.txt", "clusters/trip/a0.png", "clusters/person_001/mine.png", "clusters/mine.txt"}
@@ -295,6 +306,24 @@ def test_a_damaged_state_is_said(album, run, text):
         result = run("cluster", *words)
         assert result.code == 1 and "is damaged" in result.err
     assert state.read_text(encoding="utf-8") == text
+
+
+def test_another_stages_folder_is_refused_and_keeps_what_is_in_it(album, run):
+    """What extract or detect made would be taken for faces of photos that are gone, and removed."""
+    video(album / "videos/ana.mp4", [photo(i, [COLOURS["ana"]]) for i in range(8)])
+    assert run("extract", "videos", "--count", "4").code == 0 and run("detect").code == 0
+    before = tree(album / "raw_images") | tree(album / "processed")
+    for words in (
+        ["cluster", "album", "--output", "raw_images"],
+        ["cluster", "album", "--output", "processed"],
+        ["detect", "album", "--output", "raw_images"],
+        ["extract", "videos", "--output", "processed"],
+    ):
+        refused = run(*words)
+        assert refused.code == 2 and "is the folder of `facerec" in refused.err, words
+    assert before == {
+        k: v for k, v in (tree(album / "raw_images") | tree(album / "processed")).items() if "lock" not in k
+    }
 
 
 def test_one_face_no_face_and_too_many(album, run, monkeypatch):

@@ -225,6 +225,15 @@ def test_a_persons_split_does_not_depend_on_other_people(raw):
     assert alone.items() <= sides(raw.parent / "more" / "processed").items()
 
 
+def test_a_split_does_not_depend_on_what_somebody_is_called(raw):
+    go(raw)
+    before = {path: side for path, (_, side) in sides(raw.parent / "processed").items()}
+    (raw / "ana").rename(raw / "zoe")
+    go(raw, raw.parent / "again")
+    again = {path.replace("zoe", "ana"): side for path, (_, side) in sides(raw.parent / "again").items()}
+    assert again == before
+
+
 @pytest.mark.parametrize("names", [("train", "test"), ("train", "val"), ("train", "test", "val")])
 def test_folders_that_are_split_already_are_kept(in_tmp, names):
     for name in names:

@@ -156,6 +156,8 @@ def _predict_videos(args: argparse.Namespace, films: list[Path], copies: Sequenc
         elif args.csv:
             for row in rows or [{}]:
                 writer.writerow((film, *(row.get(column) for column in _APPEARANCE), error))
+        elif error and not found:
+            print(f"{film}: {error}")
         else:
             print(f"{film}: {len(found)} appearance{'' if len(found) == 1 else 's'}")
             for a in found:

@@ -38,6 +38,7 @@ from facerec.types import Detector, Embedder, FaceChoice, Progress, StageReport,
 STATE, SHEET = "clusters.json", "contact_sheet.png"
 FACES, VECTORS = ".faces", ".faces.npz"
 NOISE = "noise"
+NUMBERED = re.compile(r"person_(\d+)")  # a cluster's name before a user gives it one: in each folder somebody else
 FORMAT = 1
 MAX_FACES = 20_000  # their distances take 3.2 GB: 1.6 GB, and once more inside the linkage
 THRESHOLDS = {"facenet-128": 0.94}
@@ -82,7 +83,7 @@ def name_clusters(
 
 
 def _next_number(names: set[str]) -> int:
-    return 1 + max((int(m[1]) for name in names if (m := re.fullmatch(r"person_(\d+)", name))), default=0)
+    return 1 + max((int(m[1]) for name in names if (m := NUMBERED.fullmatch(name))), default=0)
 
 
 # --- the state on disk ----------------------------------------------------------------------------
@@ -350,7 +351,12 @@ def edit(
     with _opened(output) as old:
         made = change(old)
         before = old.name_of
-        new = _redrawn(output, old, [*old.edits, made], before, _drawn(output, old), threshold, min_size)
+        drawn = _drawn(output, old)
+        for name in made.after.keys() - old.clusters.keys():
+            named = not NUMBERED.fullmatch(name)  # by the user
+            if named and (output / name).is_dir() and not drawn.issuperset((output / name).iterdir()):
+                raise UsageError(f"{output / name} holds other files", "choose another name, or move them away")
+        new = _redrawn(output, old, [*old.edits, made], before, drawn, threshold, min_size)
         moved = {face for faces in made.after.values() for face in faces}
         moved |= {face for face, name in new.name_of.items() if name != before.get(face)}
         for face in sorted(moved & before.keys()):

@@ -183,7 +183,7 @@ def process(
     Raises:
         ArtifactError: the output cannot be written.
         InputError: an input failed, and `strict`.
-        UsageError: the cluster cannot be reached, or would not see the folders.
+        UsageError: the cluster cannot be reached, or would not see the folders; the output is another stage's.
         FacerecError: a store does not answer, has no such bucket, or forbids it.
     """
     start = time.perf_counter()
@@ -201,11 +201,14 @@ def process(
                     raise FacerecError(f"{record.input}: {record.error}", "leave out --strict to go on past it")
 
         def task(item: Item, key: str, owner: str) -> tuple[Item, Record]:
-            record = Record(key, "", asked(item), label=item.label, split=item.split)
+            record = Record(key, "", asked(item), label=item.label, split=item.split, stage=stage)
             if owner != key:
                 record.error = str(InputError(f"{owner} already makes {item.label}/{item.name}", "rename one"))
             return item, record
 
+        there = next((record.stage for record in manifest.records.values()), "")
+        if there not in ("", stage):  # what that stage made would be taken for what is gone, and removed
+            raise UsageError(f"{output} is the folder of `facerec {there}`", "choose another --output")
         _note_items(tables, items, manifest)
         report.removed = _forget_gone(tables, manifest, {manifest.key(root) for root in roots})
         _note_owners(tables, manifest)

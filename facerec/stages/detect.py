@@ -188,8 +188,8 @@ def assign_splits(items: Sequence[Item], times: Times, test_size: float, split: 
 
     Frames of a video are split into stretches, with a block of test frames in the middle of each, and the
     frame on either side of a block is kept out ("gap"): no training frame stands next to a test frame, and
-    both sides see the whole video. Photos are drawn by a hash of their name. Neither depends on the order
-    or on other people, and everybody keeps at least one training photo.
+    both sides see the whole video. Photos are drawn by a hash of their name. Neither depends on the order,
+    on other people or on what the person is called, and everybody keeps at least one training photo.
     """
     groups: dict[tuple[str, str], list[Item]] = defaultdict(list)
     for item in items:
@@ -197,7 +197,7 @@ def assign_splits(items: Sequence[Item], times: Times, test_size: float, split: 
             video, _ = times.get(item.path, ("", 0.0))
             groups[item.label, video or (str(item.path.parent) if split == "blocks" else "")].append(item)
     assigned: dict[Path, str] = {}
-    for (label, source), group in groups.items():
+    for (_, source), group in groups.items():
         n = len(group)
         tests = min(round(test_size * n), n - 1)
         if tests < 1:
@@ -207,7 +207,7 @@ def assign_splits(items: Sequence[Item], times: Times, test_size: float, split: 
             sides = block_sides(n, tests)
             assigned.update({item.path: side for item, side in zip(group, sides, strict=True)})
         else:
-            drawn = sorted(group, key=lambda item: _draw(f"{label}/{item.name}{item.path.suffix}"))
+            drawn = sorted(group, key=lambda item: _draw(f"{item.name}{item.path.suffix}"))
             assigned.update({item.path: "test" if i < tests else "train" for i, item in enumerate(drawn)})
     return [replace(item, split=assigned.get(item.path, item.split)) for item in items]
 

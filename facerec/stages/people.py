@@ -37,7 +37,6 @@ from facerec.video import is_video
 REPORTS = (".report.txt", ".report.json", ".confusion.png")
 DRAWN = ("contact_sheets", "explained")  # pictures of several people: who is on them is not written anywhere
 AUDITED = Path("audit/contact_sheet.png")  # one more
-NUMBERED = re.compile(r"person_\d+")  # a cluster's name before a user gives it one: in each folder somebody else
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ class Project:
         for path in self.walk():
             if path.name != clusters.STATE or not (path.parent / clusters.VECTORS).exists():
                 continue  # or a copy without what is hidden
-            if path.parent == usual or not NUMBERED.fullmatch(name):
+            if path.parent == usual or not clusters.NUMBERED.fullmatch(name):
                 with contextlib.suppress(ArtifactError):  # another program's file
                     found += [path.parent] if name in clusters.names(path.parent) else []
         return found
