@@ -357,7 +357,9 @@ def _ray(address: str) -> Iterator[_Place]:
         try:
             ray.init(f"ray://{address}", log_to_driver=False, logging_level=logging.ERROR)
             break
-        except RuntimeError as error:  # its version or Python's differs
+        except RuntimeError as error:
+            if "Version mismatch" not in str(error):
+                raise
             raise FacerecError(" ".join(str(error).split()), "install the same everywhere") from None
         except ConnectionError as error:
             ray.shutdown()

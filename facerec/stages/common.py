@@ -206,8 +206,8 @@ def process(
                 record.error = str(InputError(f"{owner} already makes {item.label}/{item.name}", "rename one"))
             return item, record
 
-        there = next((record.stage for record in manifest.records.values()), "")
-        if there not in ("", stage):  # what that stage made would be taken for what is gone, and removed
+        there = next((record.stage for record in manifest.records.values() if record.stage), stage)
+        if there != stage:  # what that stage made would be taken for what is gone, and removed
             raise UsageError(f"{output} is the folder of `facerec {there}`", "choose another --output")
         _note_items(tables, items, manifest)
         report.removed = _forget_gone(tables, manifest, {manifest.key(root) for root in roots})
