@@ -26,6 +26,7 @@ PEERS = ("tensorflow", "keras", "torch", "torchvision", "facenet-pytorch")
 PAUSE = 0.05  # seconds
 FACEREC = [sys.executable, "-m", "facerec"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}  # this checkout, whatever is installed
+ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None)  # modules are compiled once, as installed ones are
 
 
 class MissingDataError(Exception):

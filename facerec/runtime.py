@@ -35,15 +35,17 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def session(path: Path, threads: int) -> Any:
+def session(path: Path, threads: int, layout: Path | None = None) -> Any:
     """An ONNX Runtime session on the CPU, or what does the same where the graph carries a stem.
 
     Args:
         path: the graph.
         threads: inside one operator; 1 where the callers themselves run side by side.
+        layout: where to write the graph as the runtime has arranged it, for where `arranged_for` says the same. Its
+            values go to LAYOUT.bin, from where they are mapped into memory: it loads in a tenth of the time.
 
     Raises:
-        WeightsError: the file is not a graph that the runtime can load.
+        WeightsError: the file is not a graph that the runtime can load, or the layout cannot be written.
     """
     import onnxruntime as ort
 
@@ -53,12 +55,25 @@ def session(path: Path, threads: int) -> Any:
     # after a call its threads would keep spinning, on the cores that ncnn, the detector and the levels need
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
+    if layout:
+        options.optimized_model_filepath = str(layout)
+        external = "session.optimized_model_external_initializers"
+        options.add_session_config_entry(f"{external}_file_name", f"{layout.name}.bin")
+        options.add_session_config_entry(f"{external}_min_size_in_bytes", "1024")
     try:
         made = ort.InferenceSession(path, sess_options=options, providers=["CPUExecutionProvider"])
         about = made.get_modelmeta().custom_metadata_map
         return Stemmed(made, about, threads) if "facerec stem" in about else made
     except Exception as error:  # the runtime raises its own, undocumented types
         raise WeightsError(f"{path} cannot be loaded ({error})", "facerec models pull --force") from error
+
+
+def arranged_for() -> dict[str, Any]:
+    """What a layout depends on: the runtime, and what the processor can do."""
+    import onnxruntime as ort
+
+    simd = np.show_config(mode="dicts")["SIMD Extensions"]
+    return {"onnxruntime": ort.__version__, "processor": processor(), "instructions": simd.get("found", [])}
 
 
 class Portable:

@@ -2,7 +2,8 @@
 
 Cache (``FACEREC_HOME``, else the user's cache folder)::
 
-    weights/   source weights, as published        graphs/    their ONNX export, with a record beside it
+    weights/   source weights, as published        graphs/    their ONNX export, with a record beside it, and
+                                                              FaceNet's as arranged for each processor seen
     samples/   photographs of five people          downloads/ archives (also a place to put one by hand)
     tuned/     networks that ``facerec finetune`` made, with a record beside each
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -24,9 +26,12 @@ from typing import Any
 
 from filelock import FileLock
 
+from facerec import runtime
 from facerec.artifacts import TEMPORARY, atomic_path, remove, sha256_of
 from facerec.catalogue import CATALOGUE, SAMPLES, Archive, Download, Entry, Made, Package, entry, home, tuned_names
 from facerec.errors import UsageError, WeightsError
+
+log = logging.getLogger("facerec")
 
 EXPORT_VERSION = 6
 """Raised when `facerec.reference` writes other graphs, so that cached ones are exported again."""
@@ -54,6 +59,58 @@ def graph(name: str, file: str) -> Path:
     if sha256_of(path) != record["graphs"][file]:
         raise WeightsError(f"{path} has been changed since it was exported", f"facerec models pull {name} --force")
     return path
+
+
+@cache
+def laid_out(name: str, file: str) -> Path:
+    """The graph as the runtime arranges it for this processor, which takes ten times as long as loading the result.
+
+    Kept, with a record of what it was made of and for; where it cannot be, the graph itself. A fine-tuned network's
+    is not kept: it was made of people's photos, and stays in one file.
+
+    Raises:
+        WeightsError: as `graph`.
+    """
+    item = entry(name)
+    if isinstance(item.source, Made):
+        return graph(name, file)
+    if not _graphs_recorded(item):
+        pull(name)
+    made_of = {"graph": _record(name)["graphs"][file], **runtime.arranged_for()}
+    key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:8]
+    kept = home() / "graphs" / f"{name}.{key}"
+    if _layout_record(kept) == made_of:
+        return kept / file
+    source = graph(name, file)
+    try:
+        with FileLock(home() / f"{name}.lock"), tempfile.TemporaryDirectory(dir=home(), prefix=TEMPORARY) as temp:
+            if _layout_record(kept) == made_of:  # by another process, meanwhile
+                return kept / file
+            for other in kept.parent.glob(f"{name}.*/"):  # of an older export or runtime, or damaged
+                record = _layout_record(other)
+                if any(record.get(what) != made_of[what] for what in ("graph", "onnxruntime")):
+                    remove(other)
+            staging = Path(temp) / "layout"
+            staging.mkdir()
+            runtime.session(source, 1, staging / file)
+            runtime.session(staging / file, 1)
+            digests = {path.name: sha256_of(path) for path in staging.iterdir()}
+            (staging / "record.json").write_text(json.dumps({**made_of, "files": digests}, indent=1))
+            staging.replace(kept)
+    except (WeightsError, OSError) as error:
+        log.info("%s is arranged anew each time: the result cannot be kept (%s)", source, error)
+        return source
+    return kept / file
+
+
+def _layout_record(folder: Path) -> dict[str, Any]:
+    """What a layout was made of and for; {} if it is not whole."""
+    try:
+        record = json.loads((folder / "record.json").read_text())
+        whole = all(sha256_of(folder / file) == digest for file, digest in record.pop("files").items())
+        return record if whole else {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
 
 
 def weights(name: str) -> dict[str, Path]:

@@ -210,8 +210,10 @@ def facerec_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "home"
     monkeypatch.setenv("FACEREC_HOME", str(home))
     weights.graph.cache_clear()
+    weights.laid_out.cache_clear()
     yield home
     weights.graph.cache_clear()
+    weights.laid_out.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,13 @@ import re
 import tarfile
 import threading
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
-from facerec import weights
+from facerec import runtime, weights
+from facerec.artifacts import TEMPORARY
 from facerec.catalogue import CATALOGUE, Archive, Download, Entry, Package, entry
 from facerec.embedders import MODELS
 from facerec.errors import FacerecError, WeightsError
@@ -163,6 +167,76 @@ def test_a_graph_is_used_only_as_it_was_exported(facerec_home, monkeypatch):
     assert weights.status("net") == "damaged"
     with pytest.raises(WeightsError, match=r"changed since it was exported — facerec models pull net --force"):
         weights.graph("net", "net.onnx")
+
+
+@pytest.fixture
+def exported(facerec_home, monkeypatch):
+    """Folder of graphs with a real one, net.onnx, in it."""
+    weight = numpy_helper.from_array(np.random.default_rng(0).normal(size=(32, 3, 3, 3)).astype(np.float32), "weight")
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 8, 8])
+    out = helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 32, 6, 6])
+    graph = helper.make_graph([helper.make_node("Conv", ["image", "weight"], ["out"])], "net", [image], [out], [weight])
+    folder = facerec_home / "graphs"
+    folder.mkdir(parents=True)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), folder / "net.onnx")
+    files = {"net.h5": sha256(BODY)}
+    item = Entry("net", "a network", "MIT", Download("http://127.0.0.1:9/net.h5"), files, ("net.onnx",))
+    monkeypatch.setitem(CATALOGUE, "net", item)
+    graphs = {"net.onnx": sha256((folder / "net.onnx").read_bytes())}
+    record = {"version": weights.EXPORT_VERSION, "weights": files, "graphs": graphs}
+    (folder / "net.json").write_text(json.dumps(record))
+    return folder
+
+
+def laid_out():
+    weights.laid_out.cache_clear()
+    weights.graph.cache_clear()
+    return weights.laid_out("net", "net.onnx")
+
+
+def test_a_graph_is_arranged_for_the_processor_once(exported):
+    kept = laid_out()
+    assert kept.parent.parent == exported and (kept.parent / "net.onnx.bin").stat().st_size >= 32 * 27 * 4
+    image = {"image": np.random.default_rng(1).normal(size=(1, 3, 8, 8)).astype(np.float32)}
+    ours, its = (runtime.session(path, 1).run(None, image)[0] for path in (kept, exported / "net.onnx"))
+    np.testing.assert_array_equal(ours, its)
+
+    made = (kept.parent / "record.json").stat().st_mtime_ns
+    assert laid_out() == kept and (kept.parent / "record.json").stat().st_mtime_ns == made
+    assert not [path for path in exported.parent.iterdir() if path.name.startswith(TEMPORARY)]
+
+
+def test_a_layout_that_was_changed_is_made_again(exported):
+    kept = laid_out()
+    values = kept.parent / "net.onnx.bin"
+    before = values.read_bytes()
+    values.write_bytes(bytes(len(before)))
+    assert laid_out() == kept and values.read_bytes() == before
+
+
+def test_each_processor_has_its_layout_and_those_of_an_older_runtime_go(exported, monkeypatch):
+    here = laid_out().parent
+    monkeypatch.setattr(runtime, "processor", lambda: "another")
+    there = laid_out().parent
+    assert here != there and here.is_dir()
+    now = runtime.arranged_for()
+    monkeypatch.setattr(runtime, "arranged_for", lambda: {**now, "onnxruntime": "99.0"})
+    newer = laid_out().parent
+    assert [path for path in exported.iterdir() if path.is_dir()] == [newer]
+
+
+def test_where_a_layout_cannot_be_kept_the_graph_itself_is_used(exported, monkeypatch, caplog):
+    caplog.set_level("INFO", "facerec")
+    monkeypatch.setattr(runtime, "session", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    assert laid_out() == exported / "net.onnx"
+    assert "arranged anew each time" in caplog.text and "No space left" in caplog.text
+    assert not [path for path in exported.iterdir() if path.is_dir()]
+
+
+def test_a_graph_that_was_changed_is_not_arranged(exported):
+    (exported / "net.onnx").write_bytes(b"changed")
+    with pytest.raises(WeightsError, match="changed since it was exported"):
+        laid_out()
 
 
 def test_models_list_and_verify_tell_the_state(run, facerec_home):

@@ -39,6 +39,6 @@ class FaceNet(OnnxEmbedder):
     def __init__(self, model: str, crop: Crop, flip: bool, threads: int = 1) -> None:
         item = catalogue.entry(model)
         (digest,) = item.files.values()
-        graph = weights.graph(model, f"{model}.onnx")
+        graph = weights.laid_out(model, f"{model}.onnx")
         base = item.source.base if isinstance(item.source, catalogue.Made) else model
         super().__init__(graph, Space(model, digest, crop, flip), SIZE, NORMALISE[base], threads)
