@@ -403,6 +403,24 @@ def test_every_protocol_runs_on_photographs_and_the_second_takes_over_the_vector
     assert compared["margin=0.3,crop=square,flip"]["accuracy"] != compared["margin=0.075"]["accuracy"]
     assert main(["evaluate", "compare", str(data), "margin=wide"]) == 2
     assert main(["evaluate", "compare", str(data), "colour=red"]) == 2
+    for nothing in (["flip"], ["flip", "flip"], ["margin=0.1", "margin=0.10"]):
+        capsys.readouterr()
+        assert main(["evaluate", "compare", str(data), *nothing]) == 2
+        assert "nothing to compare — give two settings that differ" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("protocol", ["pairs", "identify", "open-set"])
+def test_photos_that_are_in_no_persons_folder_are_refused_and_nothing_is_made(
+    tmp_path, monkeypatch, capsys, fakes, protocol
+):
+    from facerec.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "1.jpg").write_bytes(b"found by its name")
+    assert main(["evaluate", protocol, "photos"]) == 2
+    assert "put them into photos/NAME/, a folder a person" in capsys.readouterr().err
+    assert not (tmp_path / "evaluation").exists()
 
 
 @pytest.mark.real

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from importlib import import_module
+from itertools import combinations
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -104,7 +105,10 @@ def run(args: argparse.Namespace) -> Exit:
             return engine, photos
 
         if args.protocol == "compare":
-            loaded = {setting: load(_with(args, setting)) for setting in args.settings}
+            options = [_with(args, setting) for setting in args.settings]
+            if len(options) < 2 or any(one == other for one, other in combinations(options, 2)):
+                raise UsageError("nothing to compare", "give two settings that differ, as in margin=0.075 margin=0.1")
+            loaded = {setting: load(each) for setting, each in zip(args.settings, options, strict=True)}
             variants = {setting: photos for setting, (_, photos) in loaded.items()}
             drawn = args.output / "compare_drawn.json"
             listed = listed or evaluate.draw_pairs(next(iter(variants.values())), drawn, args.seed)

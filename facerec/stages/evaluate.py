@@ -15,7 +15,7 @@ from facerec import plots, protocols
 from facerec.artifacts import load_embeddings, write_text
 from facerec.classify import Classifier
 from facerec.draw import GREEN, ORANGE, RED, contact_sheet
-from facerec.errors import DataError, InputError
+from facerec.errors import DataError, InputError, UsageError
 from facerec.images import encode_image, find_images, read_below, read_image
 from facerec.manifests import Manifest, read_manifest
 from facerec.metrics import distances, mcnemar, read_pairs, wilson, write_pairs
@@ -86,6 +86,9 @@ def load_photos(
         ArtifactError: not one face.
     """
     require_folder(data, "give a folder with a folder a person")
+    photos = find_images(data)
+    if all(path.parent == data for path in photos):
+        raise UsageError(f"no photos in folders of {data}", f"put them into {data}/NAME/, a folder a person")
     key = hashlib.sha256(json.dumps(engine.settings(data), sort_keys=True).encode()).hexdigest()[:12]
     faces, vectors = cache / key / "faces", cache / key / "faces.npz"
     detect(
@@ -109,7 +112,7 @@ def load_photos(
     records = {record.input: record for record in read_manifest(faces)}
     input_of = Manifest(faces).key
     names, people, rows = [], [], []
-    for path in find_images(data):
+    for path in photos:
         record = records[input_of(path)]
         if record.label:
             names.append(path.relative_to(data).as_posix())
