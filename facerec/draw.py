@@ -76,8 +76,11 @@ def annotate(image: Image, marks: Sequence[tuple[Face, str, Colour]], keypoints:
 
 
 def caption(prediction: Prediction) -> str:
-    """ "Ana 0.62" (name and distance) or "unknown 1.21"."""
-    return f"{prediction.name or 'unknown'} {prediction.distance:.2f}"
+    """ "Ana 0.62" (name and distance) or "unknown 1.21", from whoever is nearest, as the reason has it."""
+    if prediction.name or not prediction.nearest:
+        return f"{prediction.name or 'unknown'} {prediction.distance:.2f}"
+    (_, distance), *_ = prediction.nearest
+    return f"unknown {distance:.2f}"
 
 
 def annotate_predictions(image: Image, predictions: Sequence[Prediction]) -> Image:

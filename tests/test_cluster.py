@@ -255,6 +255,20 @@ def test_a_name_whose_folder_holds_somebodys_files_is_refused(album, run):
     assert run("cluster", "--rename", "person_001", "Ana").code == 0
 
 
+def test_a_person_of_two_clusters_folders_is_renamed_in_both_or_neither(album, run):
+    for output in ("clusters", "more"):
+        assert run("cluster", "album", "--output", output).code == 0
+        assert run("cluster", "--rename", "person_001", "Ana", "--output", output).code == 0
+    save(album / "more/Eva/mine.png", photo(99))
+    before = tree(album)
+    refused = run("rename", "Ana", "Eva")
+    assert refused.code == 2 and "more/Eva holds other files" in refused.err
+    assert tree(album) == before
+    (album / "more/Eva/mine.png").unlink()
+    assert run("rename", "Ana", "Eva").code == 0
+    assert (album / "clusters/Eva").is_dir() and (album / "more/Eva").is_dir() and not (album / "more/Ana").exists()
+
+
 def test_what_is_not_ours_stays_whoever_is_forgotten(album, run):
     """Also pictures that are called like ours, and a folder that holds more than clusters."""
     mine = {"clusters/notes/x.txt", "clusters/trip/a0.png", "clusters/person_001/mine.png", "clusters/mine.txt"}

@@ -9,7 +9,7 @@ from conftest import COLOURS, CROP, SPACE, STRANGER, FakeDetector, FakeEmbedder,
 
 from facerec.artifacts import save_embeddings
 from facerec.classify import Classifier
-from facerec.draw import annotate_predictions, contact_sheet
+from facerec.draw import annotate_predictions, caption, contact_sheet
 from facerec.errors import FacerecError, SpaceError, UsageError
 from facerec.images import read_image
 from facerec.recognizer import Recognizer
@@ -249,6 +249,13 @@ def test_annotations_are_drawn_on_a_copy_of_the_same_size(box):
     before = image.copy()
     marked = annotate_predictions(image, [Prediction(Face(box, 1), "Ünal", 0.5, None, "", "Ünal")])
     assert marked.shape == image.shape and (image == before).all() and (marked != before).any()
+
+
+def test_a_caption_gives_the_distance_that_the_answer_goes_by():
+    face, nearest = Face((0, 0, 9, 9), 1), (("ben", 1.11), ("ana", 1.24))
+    assert caption(Prediction(face, "ana", 0.62, None, "", "ana", nearest)) == "ana 0.62"
+    assert caption(Prediction(face, None, 1.24, None, "too far from everyone: 1.11", "ana", nearest)) == "unknown 1.11"
+    assert caption(Prediction(face, None, 2.0, None, "nobody is enrolled", "")) == "unknown 2.00"
 
 
 @pytest.mark.parametrize(("n", "columns"), [(1, 8), (5, 3), (0, 3)])

@@ -353,9 +353,8 @@ def edit(
         before = old.name_of
         drawn = _drawn(output, old)
         for name in made.after.keys() - old.clusters.keys():
-            named = not NUMBERED.fullmatch(name)  # by the user
-            if named and (output / name).is_dir() and not drawn.issuperset((output / name).iterdir()):
-                raise UsageError(f"{output / name} holds other files", "choose another name, or move them away")
+            if not NUMBERED.fullmatch(name):  # by the user
+                require_room(output, name, drawn)
         new = _redrawn(output, old, [*old.edits, made], before, drawn, threshold, min_size)
         moved = {face for faces in made.after.values() for face in faces}
         moved |= {face for face, name in new.name_of.items() if name != before.get(face)}
@@ -363,6 +362,13 @@ def edit(
             made.before.setdefault(before[face], []).append(face)
         new.write(output / STATE)
     return ClusterReport("cluster", output, skipped=len(new.name_of), state=new, edit=made.edit)
+
+
+def require_room(output: Path, name: str, drawn: set[Path] | None = None) -> None:
+    """Raises `UsageError` where the folder of a new name holds files that are not of the clusters (those `drawn`)."""
+    drawn = _drawn(output, State.read(output / STATE)) if drawn is None else drawn
+    if (output / name).is_dir() and not drawn.issuperset((output / name).iterdir()):
+        raise UsageError(f"{output / name} holds other files", "choose another name, or move them away")
 
 
 def undo(output: Path, threshold: float | None = None, min_size: int | None = None) -> ClusterReport:

@@ -306,6 +306,8 @@ def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
             clusters.folded(n) for n in clusters.names(folder) if n != old
         ):
             raise UsageError(f"{_shown(project, folder)} has a {new!r} but for upper and lower case", "write it so")
+        if folder not in clustered[new]:
+            clusters.require_room(folder, new)
     moved: dict[Path, Path] = {}
     changed = []
     for folder in clustered[old]:
