@@ -16,6 +16,8 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -29,6 +31,7 @@ from facerec.types import Embeddings, Failure, Gate, Image, Space
 
 TEMPORARY = ".tmp-"  # how the names of unfinished files begin
 FORMAT = 2
+SYNCS = 8  # files that wait for the disk side by side
 PIECE = 1024  # rows of a file that are read or written at a time
 
 
@@ -53,6 +56,9 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+_later: ContextVar[list[tuple[Path, Path]] | None] = ContextVar("later", default=None)
+
+
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """A temporary path beside `target` that replaces it when the block ends well; on disk before that.
@@ -75,15 +81,49 @@ def atomic_path(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise cannot_write(target, error) from error
     temp = Path(name)
+    later = None
     try:
         yield temp
-        with temp.open("rb") as file:
-            os.fsync(file.fileno())
-        temp.replace(target)
+        later = _later.get()
+        if later is None:
+            _sync(temp)
+            temp.replace(target)
+        else:
+            later.append((temp, target))
     except OSError as error:
         raise cannot_write(target, error) from error
     finally:
-        temp.unlink(missing_ok=True)
+        if later is None:
+            temp.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def written_together() -> Iterator[None]:
+    """Has `atomic_path` put what is written inside into place at the end: one wait for the disk instead of many.
+
+    Raises:
+        ArtifactError: the disk is full.
+    """
+    files: list[tuple[Path, Path]] = []
+    before = _later.set(files)
+    try:
+        yield
+        try:
+            with ThreadPoolExecutor(SYNCS) as pool:  # the disk's journal takes them together
+                list(pool.map(_sync, [temp for temp, _ in files]))
+            for temp, target in files:
+                temp.replace(target)
+        except OSError as error:
+            raise cannot_write(files[0][1], error) from error
+    finally:
+        _later.reset(before)
+        for temp, _ in files:
+            temp.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def cannot_write(target: Path, error: OSError) -> ArtifactError | InputError:

@@ -17,7 +17,14 @@ import pytest
 from conftest import vectors
 
 from facerec import artifacts
-from facerec.artifacts import atomic_path, embeddings_pieces, load_embeddings, save_embeddings, write_text
+from facerec.artifacts import (
+    atomic_path,
+    embeddings_pieces,
+    load_embeddings,
+    save_embeddings,
+    write_text,
+    written_together,
+)
 from facerec.errors import ArtifactError
 from facerec.manifests import MANIFEST, Manifest, Record, append_records, read_manifest, write_records
 from facerec.types import Failure, Space
@@ -49,6 +56,39 @@ def test_a_full_disk_is_an_artifact_error_that_leaves_the_old_file(tmp_path, mon
     with pytest.raises(ArtifactError, match=r"No space left on device.* — make room"):
         write_text(target, "new")
     assert target.read_text() == "old" and names(tmp_path) == ["a.txt"]
+
+
+def test_files_written_together_come_when_all_are_on_disk(tmp_path, monkeypatch):
+    synced, real = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(names(tmp_path)), real(handle)))
+    write_text(tmp_path / "b.txt", "old")
+    synced.clear()
+    with written_together():
+        for name, text in (("a.txt", "1"), ("b.txt", "new"), ("a.txt", "2")):  # the last one counts
+            write_text(tmp_path / name, text)
+        assert not synced and "a.txt" not in names(tmp_path) and (tmp_path / "b.txt").read_text() == "old"
+    assert len(synced) == 3 and all("a.txt" not in there for there in synced)
+    assert names(tmp_path) == ["a.txt", "b.txt"]
+    assert [(tmp_path / name).read_text() for name in ("a.txt", "b.txt")] == ["2", "new"]
+
+
+@pytest.mark.parametrize("fails", ["the work", "the disk"])
+def test_of_files_written_together_none_comes_where_that_fails(tmp_path, monkeypatch, fails):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    error = RuntimeError if fails == "the work" else ArtifactError
+    with pytest.raises(error, match=None if fails == "the work" else "a.txt cannot be written .No space"):  # noqa: SIM117
+        with written_together():
+            write_text(tmp_path / "a.txt", "x")
+            write_text(tmp_path / "b.txt", "x")
+            if fails == "the work":
+                raise RuntimeError
+    assert names(tmp_path) == []
+    monkeypatch.undo()
+    write_text(tmp_path / "a.txt", "x")  # at once again
+    assert names(tmp_path) == ["a.txt"]
 
 
 def test_a_folder_that_cannot_be_made_is_an_artifact_error(tmp_path):

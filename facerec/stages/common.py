@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from facerec import stores
-from facerec.artifacts import npz_kind, sha256_of
+from facerec.artifacts import npz_kind, sha256_of, written_together
 from facerec.errors import FacerecError, InputError, UsageError
 from facerec.images import natural_key
 from facerec.manifests import Manifest, Record, manifest_of
@@ -333,20 +333,25 @@ def treat(work: Work, manifest: Path, elsewhere: bool, tasks: Sequence[tuple[Ite
         raise FacerecError(
             f"{worker_name()} does not see {manifest.parent}", "put it where all hosts of the cluster see it"
         )
-    for item, record in tasks:
-        record.host = worker_name() if elsewhere else ""
-        if record.error is not None:
-            continue  # without its digest it is not done: whoever stood in its way may be gone next time
-        try:
-            with stores.fetched(item.path) as path:
-                record.sha256 = sha256_of(path)
-                record.outputs = work(replace(item, path=path))
-        except OSError as error:
-            record.error = f"cannot be read ({error.strerror or error})"
-        except InputError as error:
-            record.error = str(error)
-            record.outputs = error.outputs
+    with written_together():
+        for item, record in tasks:
+            _treat(work, elsewhere, item, record)
     return [record for _, record in tasks]
+
+
+def _treat(work: Work, elsewhere: bool, item: Item, record: Record) -> None:
+    record.host = worker_name() if elsewhere else ""
+    if record.error is not None:
+        return  # without its digest it is not done: whoever stood in its way may be gone next time
+    try:
+        with stores.fetched(item.path) as path:
+            record.sha256 = sha256_of(path)
+            record.outputs = work(replace(item, path=path))
+    except OSError as error:
+        record.error = f"cannot be read ({error.strerror or error})"
+    except InputError as error:
+        record.error = str(error)
+        record.outputs = error.outputs
 
 
 def _records(treated: Iterator[list[Record] | Crashed[tuple[Item, Record]]]) -> Iterator[Record]:

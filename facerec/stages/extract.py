@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from facerec import stores
-from facerec.artifacts import TEMPORARY, move, remove, write_image
+from facerec.artifacts import TEMPORARY, move, remove, write_image, written_together
 from facerec.errors import InputError, UsageError
 from facerec.images import natural_key, sharpness, thumbnail, walk_files
 from facerec.manifests import manifest_of
@@ -90,10 +90,11 @@ def take_frames(output: Path, item: Item) -> list[dict[str, Any]]:
         every = item.options.get("every")
         frames = video.at(range(0, video.count, every)) if every else sharp_frames(video, item.options["count"])
         outputs = []
-        for frame in frames:
-            relative = f"{item.label}/{item.name}_{frame.index:06d}.jpg"
-            write_image(staging / Path(relative).name, frame.image)
-            outputs.append({"path": relative, "frame": frame.index, "seconds": frame.seconds})
+        with written_together():
+            for frame in frames:
+                relative = f"{item.label}/{item.name}_{frame.index:06d}.jpg"
+                write_image(staging / Path(relative).name, frame.image)
+                outputs.append({"path": relative, "frame": frame.index, "seconds": frame.seconds})
         for made in outputs:
             target = output / str(made["path"])
             move(staging / target.name, target)
