@@ -314,6 +314,12 @@ def test_show_writes_contact_sheets(project, run):
         "contact_sheets/processed.png",
     ]
     assert all(Path(p).stat().st_size > 1000 for p in result.out.split())
+    (project / "raw_images/ana/bad.jpg").write_text("no picture")
+    result = run("show", "--count", "99", "--json")
+    told = json.loads(result.out)
+    assert result.code == 3 and "failed: raw_images/ana/bad.jpg: not a picture" in result.err
+    assert told["sheets"] == {"raw": "contact_sheets/raw.png", "processed": "contact_sheets/processed.png"}
+    assert [failure["input"] for failure in told["failed"]] == ["raw_images/ana/bad.jpg"]
 
 
 def test_live_prints_events_and_a_summary(project, run):

@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, help="draw the same ones again")
     parser.add_argument("--window", action="store_true", help="show the sheets in a window too")
+    parser.add_argument("--json", action="store_true", help="print where the sheets are as JSON")
     common.add_detector_arguments(parser, "all")
 
 
@@ -45,27 +46,31 @@ def run(args: argparse.Namespace) -> Exit:
     """Writes the sheets of the folders that are there."""
     from facerec.artifacts import write_image
 
-    draw, failed = random.Random(args.seed), list[str]()
+    draw, failed = random.Random(args.seed), dict[Path, str]()
     made = {"raw": _raw_sheet(args, draw, failed), "processed": _processed_sheet(args, draw, failed)}
     sheets = {name: sheet for name, sheet in made.items() if sheet is not None}
-    for line in failed:
-        print(f"  failed: {line}", file=sys.stderr)
+    for image, reason in failed.items():
+        print(f"  failed: {image}: {reason}", file=sys.stderr)
     if not sheets:
         raise UsageError(
             f"no images in {args.raw} or {args.processed}",
             "facerec extract videos/, or put photos into raw_images/NAME/",
         )
-    for name, sheet in sheets.items():
-        path = args.output / f"{name}.png"
-        write_image(path, sheet)
-        print(path)
+    written = {name: args.output / f"{name}.png" for name in sheets}
+    for name, path in written.items():
+        write_image(path, sheets[name])
+    if args.json:
+        lost = [{"input": str(image), "reason": reason} for image, reason in failed.items()]
+        common.print_json({"sheets": {name: str(path) for name, path in written.items()}, "failed": lost})
+    else:
+        print("\n".join(map(str, written.values())))
     if args.window:
         _window(sheets)
     return Exit.SOME_FAILED if failed else Exit.OK
 
 
 def _drawn(
-    paths: list[Path], args: argparse.Namespace, draw: random.Random, failed: list[str]
+    paths: list[Path], args: argparse.Namespace, draw: random.Random, failed: dict[Path, str]
 ) -> Iterator[tuple[Path, Image]]:
     """Some of the pictures; those that cannot be read go to `failed`."""
     from facerec.errors import InputError
@@ -75,10 +80,10 @@ def _drawn(
         try:
             yield path, read_image(path)
         except InputError as error:
-            failed.append(f"{path}: {error}")
+            failed[path] = str(error)
 
 
-def _raw_sheet(args: argparse.Namespace, draw: random.Random, failed: list[str]) -> Image | None:
+def _raw_sheet(args: argparse.Namespace, draw: random.Random, failed: dict[Path, str]) -> Image | None:
     from facerec import runtime
     from facerec.draw import BLUE, GREEN, RED, annotate, contact_sheet, fitted
     from facerec.images import choose_faces, find_images
@@ -97,7 +102,7 @@ def _raw_sheet(args: argparse.Namespace, draw: random.Random, failed: list[str])
     return contact_sheet(tiles, 5, *_TILE, title) if tiles else None
 
 
-def _processed_sheet(args: argparse.Namespace, draw: random.Random, failed: list[str]) -> Image | None:
+def _processed_sheet(args: argparse.Namespace, draw: random.Random, failed: dict[Path, str]) -> Image | None:
     from facerec.draw import BLUE, ORANGE, contact_sheet
     from facerec.images import find_images
 
