@@ -27,9 +27,9 @@ import numpy as np
 from facerec import stores
 from facerec.errors import ArtifactError, InputError
 from facerec.images import encode_image
+from facerec.paths import TEMPORARY
 from facerec.types import Embeddings, Failure, Gate, Image, Space
 
-TEMPORARY = ".tmp-"  # how the names of unfinished files begin
 FORMAT = 2
 SYNCS = 8  # files that wait for the disk side by side
 PIECE = 1024  # rows of a file that are read or written at a time
@@ -244,6 +244,8 @@ def _opened_npz(
             yield header, members
     except ArtifactError:
         raise
+    except PermissionError as error:
+        raise ArtifactError(f"{path} cannot be read ({error.strerror})", "see who owns it: `ls -l`") from None
     except Exception as error:  # the zip and array readers raise anything at all on damaged files
         raise ArtifactError(f"{path} is damaged or not a facerec file ({error})", cure) from None
 

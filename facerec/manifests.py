@@ -18,9 +18,10 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from facerec import stores
-from facerec.artifacts import TEMPORARY, atomic_path, cannot_write, make_folder, remove, sha256_of
+from facerec.artifacts import atomic_path, cannot_write, make_folder, remove, sha256_of
 from facerec.errors import ArtifactError, FacerecError
 from facerec.images import natural_key
+from facerec.paths import TEMPORARY
 from facerec.scratch import Names, Tables, packed, unpacked
 from facerec.types import Crop, Face
 

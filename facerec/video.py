@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from facerec.errors import ArtifactError, InputError
+from facerec.paths import TEMPORARY
 from facerec.types import Image
 
 VIDEO_SUFFIXES = frozenset(
@@ -292,7 +293,7 @@ class VideoWriter:
 
     def __init__(self, path: Path, fps: float) -> None:
         self.path = path
-        self._temp = path.with_name(f".tmp-{path.name}")
+        self._temp = path.with_name(f"{TEMPORARY}{path.name}")
         self._fps = min(fps, FASTEST)
         self._frames = 0
         self._start: float | None = None

@@ -27,9 +27,10 @@ from typing import Any
 from filelock import FileLock
 
 from facerec import runtime
-from facerec.artifacts import TEMPORARY, atomic_path, remove, sha256_of
+from facerec.artifacts import atomic_path, remove, sha256_of
 from facerec.catalogue import CATALOGUE, SAMPLES, Archive, Download, Entry, Made, Package, entry, home, tuned_names
 from facerec.errors import UsageError, WeightsError
+from facerec.paths import TEMPORARY
 
 log = logging.getLogger("facerec")
 

@@ -217,7 +217,7 @@ with Manifest(Path({str(tmp_path)!r})):
 def test_unfinished_files_of_a_killed_process_are_removed(tmp_path):
     folder = filled(tmp_path / "out")
     before = sorted(folder.rglob("*"))
-    for name in (".tmp-abc.png", "train/.tmp-xyz.png", ".lock"):
+    for name in (".facerec-tmp-abc.png", "train/.facerec-tmp-xyz.png", ".lock"):
         (folder / name).write_bytes(b"half")
     with Manifest(folder):
         pass
@@ -259,10 +259,10 @@ def test_records_are_added_behind_a_line_that_was_cut_off(tmp_path):
 
 
 def test_a_manifest_of_a_file_leaves_other_files_of_its_folder_alone(tmp_path):
-    write_text(tmp_path / ".tmp-somebody's.npz", "being written")
+    write_text(tmp_path / ".facerec-tmp-somebody's.npz", "being written")
     with Manifest(tmp_path, "faces.manifest.jsonl"):
         pass
-    assert (tmp_path / ".tmp-somebody's.npz").exists()
+    assert (tmp_path / ".facerec-tmp-somebody's.npz").exists()
 
 
 # --- .npz ----------------------------------------------------------------------------------------

@@ -288,8 +288,8 @@ def test_the_newest_classifier_is_used_and_never_an_unfinished_one(project, run)
     assert "\n  ana, " not in run("predict", "group.png").out
     assert "\n  ana, " in run("predict", "group.png", "--classifier", "classifiers/svm.npz").out
     assert "\n  ana, " in run("predict", "group.png", "--threshold", "0.4").out
-    (project / "classifiers" / ".tmp-abc.npz").write_bytes(b"half")  # of a run that was killed
-    os.utime("classifiers/.tmp-abc.npz", (4.1e9, 4.1e9))
+    (project / "classifiers" / ".facerec-tmp-abc.npz").write_bytes(b"half")  # of a run that was killed
+    os.utime("classifiers/.facerec-tmp-abc.npz", (4.1e9, 4.1e9))
     assert run("predict", "group.png").code == 0
 
 

@@ -410,7 +410,7 @@ def test_interrupted_and_run_again_equals_undisturbed(raw, after, jobs):
     with pytest.raises(KeyboardInterrupt):
         go(raw, detector=FakeDetector(interrupt_after=after), jobs=jobs)
     out = raw.parent / "processed"
-    kept = [p for p in out.rglob("*.png") if not p.name.startswith(".tmp-")] if out.exists() else []
+    kept = [p for p in out.rglob("*.png") if not p.name.startswith(".facerec-tmp-")] if out.exists() else []
     assert len(kept) <= after
     report = go(raw, jobs=jobs)
     assert report.done + report.skipped + len(report.failed) == 21 and report.skipped <= after

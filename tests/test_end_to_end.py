@@ -239,7 +239,7 @@ def test_live_in_a_window_ends_with_q(project, clip):
                 time.sleep(0.3)
 
         until("space", lambda: list(project.glob("snapshots/*.jpg")))
-        until("r", lambda: list(project.glob("snapshots/.tmp-*.mp4")))
+        until("r", lambda: list(project.glob("snapshots/.facerec-tmp-*.mp4")))
         until("q", lambda: process.poll() is not None)  # ends the recording, too
         out, err = process.communicate(timeout=60)
         summary = json.loads(out.splitlines()[-1])

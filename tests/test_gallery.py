@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import shutil
 import threading
 import unicodedata
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import COLOURS, FakeDetector, FakeEmbedder, photo, photos, save, tree, use_fakes, vectors
+from conftest import COLOURS, FakeDetector, FakeEmbedder, photo, photos, save, tree, use_fakes, vectors, video
 
 from facerec import cli
 from facerec.artifacts import load_embeddings, save_embeddings
@@ -19,7 +20,7 @@ from facerec.galleries.file import FileGallery
 from facerec.galleries.people import people as listed
 from facerec.galleries.people import swapped
 from facerec.images import find_files, find_images
-from facerec.manifests import Manifest
+from facerec.manifests import Manifest, read_manifest
 from facerec.stages.embed import embed
 from facerec.stages.enroll import enroll
 from facerec.types import Crop, Gate, Space
@@ -405,6 +406,88 @@ def test_forgetting_says_where_linked_photos_remain(run, linked):
     answer = run("forget", "ana", "--yes", "--json")
     assert answer.code == 3 and str(linked) in json.loads(answer.out)["left"]
     assert len(find_images(linked)) == 5 and not Path("raw_images/ana").exists()
+
+
+@pytest.fixture
+def moved_out(project, tmp_path_factory):
+    """The project's folders lie on another disk: those here are links."""
+    elsewhere = tmp_path_factory.mktemp("disk")
+    for folder in ("raw_images", "processed", "embeddings", "classifiers", "evaluation"):
+        shutil.move(folder, elsewhere / folder)
+        Path(folder).symlink_to(elsewhere / folder)
+    (elsewhere / "unrelated").mkdir()
+    shutil.copy(elsewhere / "embeddings/faces.npz", elsewhere / "unrelated/faces.npz")
+    Path("disk").symlink_to(elsewhere)  # the whole of it is not the project's
+    Path("me").symlink_to("me")
+    Path("up").symlink_to(Path().resolve().parent)
+    return elsewhere
+
+
+def test_folders_that_are_links_are_looked_into_and_the_users_own_photos_there_stay(run, moved_out):
+    unrelated = tree(moved_out / "unrelated")
+    assert run("rename", "ana", "eva").code == 0
+    assert not {"ana"} & {*load_embeddings(Path("embeddings/faces.npz")).people, *load_embeddings(GALLERY).people}
+    assert "ana" not in {r.label for r in read_manifest(Path("processed"))}
+    originals = len(find_images(moved_out / "raw_images/eva"))
+    answer = run("forget", "eva", "--yes", "--json")
+    left = json.loads(answer.out)["left"]
+    assert answer.code == 3 and originals and all("raw_images" in line for line in left), left
+    assert any(str(moved_out / "raw_images/eva") in line for line in left)
+    assert len(find_images(moved_out / "raw_images/eva")) == originals
+    assert not {"eva"} & {*load_embeddings(Path("embeddings/faces.npz")).people, *load_embeddings(GALLERY).people}
+    assert not (moved_out / "processed/train/eva").exists() and tree(moved_out / "unrelated") == unrelated
+
+
+def test_videos_behind_a_link_stay_and_are_told(run, fakes, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("disk")
+    for name in ("ana", "ben"):
+        video(elsewhere / f"{name}.mp4", [photo(i, [COLOURS[name]]) for i in range(4)])
+    Path("videos").symlink_to(elsewhere)
+    assert run("extract", "videos", "--count", "3").code == 0
+    renamed = run("rename", "ben", "eva")
+    assert renamed.code == 0 and "videos/ben.mp4 stays where it is" in renamed.out
+    answer = run("forget", "ana", "--yes", "--json")
+    assert answer.code == 3 and str(elsewhere / "ana.mp4") in json.loads(answer.out)["left"]
+    assert sorted(p.name for p in elsewhere.iterdir()) == ["ana.mp4", "ben.mp4"]
+
+
+def test_what_cannot_be_read_is_told_and_nothing_is_renamed_beside_it(run, project, monkeypatch):
+    shut = ("embeddings/faces.npz", "classifiers/svm.npz")
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: real(path, mode) and not str(path).endswith(shut))
+    before = tree(Path())
+    refused = run("rename", "ana", "eva")
+    assert refused.code == 1 and "cannot be read: ana may be in it — make it readable" in refused.err
+    assert tree(Path()) == before
+    answer = run("forget", "ana", "--yes", "--json")
+    assert answer.code == 3
+    assert sorted(json.loads(answer.out)["left"]) == sorted(f"{path} (cannot be read)" for path in shut)
+
+
+def test_a_rename_that_could_not_be_finished_is_not_begun(run, project, monkeypatch):
+    real = os.access
+    shut = ("raw_images/ana", "raw_images")
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: real(path, mode) and not (mode & os.W_OK and str(path).endswith(shut))
+    )
+    before = tree(Path())
+    refused = run("rename", "ana", "eva")
+    assert refused.code == 1 and "raw_images" in refused.err and "cannot be written" in refused.err
+    assert tree(Path()) == before
+
+
+def test_a_link_to_nothing_is_renamed_with_the_others(run, project):
+    Path("raw_images/ana/gone.jpg").symlink_to("/nowhere/gone.jpg")
+    assert run("rename", "ana", "eva").code == 0
+    assert Path("raw_images/eva/gone.jpg").is_symlink() and not Path("raw_images/ana").exists()
+
+
+def test_a_name_that_is_part_of_anothers_is_not_left(run, fakes):
+    for name, colour in (("Ana", "ana"), ("Anabel", "ben"), ("Ana Maria", "cleo")):
+        assert run("enroll", name, face(colour)).code == 0
+    answer = run("forget", "Ana", "--yes", "--json")
+    assert answer.code == 0, answer.out
+    assert load_embeddings(GALLERY).people == ["Ana Maria", "Anabel"]
 
 
 def test_a_link_inside_the_project_leads_to_the_new_name(run, fakes):

@@ -167,7 +167,7 @@ def test_a_photo_that_kills_its_process_is_an_error_of_its_own(in_tmp, monkeypat
     assert report.done == 16
     (failure,) = report.failed
     assert failure.source == "raw/ben/poison.png" and "worker died" in failure.reason
-    assert not list((in_tmp / "out").rglob(".tmp-*"))
+    assert not list((in_tmp / "out").rglob(".facerec-tmp-*"))
     again = detect(
         raw, in_tmp / "out", detector=Mortal(), crop=CROP, min_face=20, min_confidence=None, jobs=2, split="random"
     )

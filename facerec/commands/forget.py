@@ -54,5 +54,5 @@ def run(args: argparse.Namespace) -> Exit:
         for line in (line for line in erased if line not in plan):
             print(f"  {line}", file=sys.stderr)
         for line in left:
-            print(f"  still {args.name}'s or names them, not made by facerec: {line}", file=sys.stderr)
+            print(f"  still {args.name}'s, or names them: {line}", file=sys.stderr)
     return Exit.SOME_FAILED if left else Exit.OK

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from facerec import stores
-from facerec.artifacts import TEMPORARY, move, remove, write_image, written_together
+from facerec.artifacts import move, remove, write_image, written_together
 from facerec.errors import InputError, UsageError
 from facerec.images import natural_key, sharpness, thumbnail, walk_files
 from facerec.manifests import manifest_of
+from facerec.paths import TEMPORARY
 from facerec.scratch import Tables, packed, unpacked
 from facerec.stages.common import Item, process, require_some
 from facerec.types import Progress, StageReport, no_progress

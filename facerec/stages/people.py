@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from facerec.types import Embeddings
 from facerec.video import is_video
 
 REPORTS = (".report.txt", ".report.json", ".confusion.png")
+STAGES = ("videos", "raw_images", "processed", "embeddings", "classifiers", "evaluation", "clusters", "audit")
 DRAWN = ("contact_sheets", "explained")  # pictures of several people: who is on them is not written anywhere
 AUDITED = Path("audit/contact_sheet.png")  # one more
 
@@ -59,15 +60,53 @@ class Project:
         return cls(root, where) if isinstance(where, Path) else cls(root, GALLERY, open_database(where))
 
     def walk(self) -> Iterator[Path]:
-        """Every file below the root, and the gallery's; what belongs to other tools (.git, .venv) is left out."""
-        seen = set()
-        for top, folders, files in os.walk(self.root):
-            folders[:] = sorted(f for f in folders if not f.startswith("."))
-            for file in sorted(files):
-                seen.add((Path(top) / file).resolve())
-                yield Path(top) / file
+        """Every file below the root, and the gallery's; what belongs to other tools (.git, .venv) is left out.
+
+        Folders that are links count where the project's work lies behind them. A folder that cannot be looked into
+        comes itself.
+        """
+        seen: set[Path] = set()
+        shut: list[Path] = []
+        tops = [self.root]
+        walked = {_real(self.root)}
+        while tops:
+            for top, folders, files in os.walk(tops.pop(), onerror=lambda error: shut.append(Path(error.filename))):
+                folders[:] = sorted(f for f in folders if not f.startswith("."))
+                for link in (Path(top) / f for f in folders if (Path(top) / f).is_symlink()):
+                    if _real(link) not in walked and self._is_part(link):
+                        walked.add(_real(link))
+                        tops.append(link)
+                for file in sorted(files):
+                    seen.add(_real(Path(top) / file))
+                    yield Path(top) / file
         outside = [self.gallery, *self.gallery.with_suffix("").rglob("*")]
-        yield from (p for p in outside if p.is_file() and p.resolve() not in seen)
+        yield from (p for p in outside if p.is_file() and _real(p) not in seen)
+        yield from shut
+
+    def _is_part(self, link: Path) -> bool:
+        """Whether a link to a folder elsewhere leads to work of the project's own: not to all of a disk, say."""
+        root, real = _real(self.root), _real(link)
+        if real.is_relative_to(root) or root.is_relative_to(real):
+            return False
+        if link.parent == self.root and link.name in STAGES:
+            return True
+        try:
+            return any(
+                _is_manifest(p) or p.name == clusters.STATE or (p.suffix == ".npz" and npz_kind(p))
+                for p in real.iterdir()
+            )
+        except OSError:
+            return False
+
+    def unreadable(self) -> list[Path]:
+        """Folders and files that may hold something of a person, and cannot be looked into."""
+        shut = [p for p in self.walk() if not (is_image(p) or is_video(p) or os.access(p, os.R_OK))]
+        return [p for p in shut if p.exists() or not p.is_symlink()]  # a link to nothing holds nothing
+
+    def is_elsewhere(self, path: Path) -> bool:
+        """Whether a photo or video lies behind a link of raw_images/ or videos/ to elsewhere: it is the user's."""
+        originals = any(path.is_relative_to(self.root / top) for top in ("videos", "raw_images"))
+        return originals and not _real(path).is_relative_to(_real(self.root))
 
     def arrays(self) -> Iterator[tuple[Path, str]]:
         """(path, kind) of the files of labelled vectors."""
@@ -78,7 +117,7 @@ class Project:
     def manifests(self) -> Iterator[Manifest]:
         """Of the folders and files that a stage wrote."""
         for path in self.walk():
-            if path.name == MANIFEST or path.name.endswith(f".{MANIFEST}"):
+            if _is_manifest(path):
                 yield Manifest(path.parent, path.name)
 
     def require_idle(self) -> None:
@@ -117,14 +156,17 @@ class Project:
         found = []
         people = [folder for spelling in _spellings(name) for folder in self.people_folders(spelling)]
         for folder in {f for f in people if f.is_dir()}:
-            found += [p.resolve() for p in (folder, *folder.rglob("*")) if p.is_symlink() and p.exists()]
+            inside = [folder, *folder.rglob("*")]
+            found += [p.resolve() for p in inside if p.is_symlink() and p.exists()]
+            found += [p.resolve() for p in inside if p.is_file() and self.is_elsewhere(p)]
         for manifest in self.manifests():
             inputs = (
                 r.input for r in read_manifest(manifest.folder, manifest.path.name) if r.label in _spellings(name)
             )
             videos = (manifest.folder.parent / i for i in inputs if is_video(Path(i)))
-            found += [v.resolve() for v in videos if v.is_symlink() and v.exists()]
-        return sorted(found)
+            found += [v.resolve() for v in videos if v.exists() and (v.is_symlink() or self.is_elsewhere(v))]
+        found += [v.resolve() for s in _spellings(name) for v in self.videos_called(s) if self.is_elsewhere(v)]
+        return sorted(set(found))
 
     def videos_called(self, name: str) -> list[Path]:
         """videos/NAME.mp4 …, whether or not frames were taken from them."""
@@ -207,10 +249,14 @@ def _forget(project: Project, name: str, *, really: bool) -> list[str]:
             with manifest:
                 manifest.forget([r.input for r in records])
     for folder in sorted({f for f in project.people_folders(name) if f.is_dir()}):
+        if project.is_elsewhere(folder) and not folder.is_symlink():
+            continue
         note(folder, f"{sum(p.is_file() for p in folder.rglob('*'))} files")
         if really:
             remove(folder)
     for video in sorted({v for v in (*videos, *project.videos_called(name)) if v.is_file()}):
+        if project.is_elsewhere(video) and not video.is_symlink():
+            continue
         note(video, "the video that the frames came from")
         if really:
             remove(video)
@@ -250,8 +296,18 @@ def erase(project: Project, name: str) -> tuple[list[str], list[str]]:
 
 
 def find_traces(project: Project, name: str) -> list[str]:
-    """Files below the project that still name a person, in their path or their content."""
-    return [_shown(project, path) for path in project.walk() if any(_mentions(path, s) for s in _spellings(name))]
+    """Files below the project that still name a person, in their path or their content, or cannot be read."""
+    spellings = _spellings(name)
+    known = {label for path, kind in project.arrays() for labels in _labels(path, kind) for label in labels}
+    known |= {r.label for m in project.manifests() for r in read_manifest(m.folder, m.path.name)}
+    longer = sorted((k for k in known for s in spellings if s in k and k not in spellings), key=len, reverse=True)
+    left = {}
+    for path in project.unreadable():
+        left[path] = f"{_shown(project, path)} (cannot be read)"
+    for path in project.walk():
+        if path not in left and any(_mentions(path, spelling, longer) for spelling in spellings):
+            left[path] = _shown(project, path)
+    return list(left.values())
 
 
 def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list[str]:
@@ -275,6 +331,8 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
         raise UsageError("who?", "give a name")
     if old == new:
         raise UsageError(f"{old!r} is called that already", "give another name")
+    for path in project.unreadable():
+        raise ArtifactError(f"{path} cannot be read: {old} may be in it", "make it readable, or move it away")
     project.require_idle()
     project.wait()
     changed: list[str] = []
@@ -308,6 +366,11 @@ def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
             raise UsageError(f"{_shown(project, folder)} has a {new!r} but for upper and lower case", "write it so")
         if folder not in clustered[new]:
             clusters.require_room(folder, new)
+    theirs = [path for path, (kind, labels) in files.items() if old in (*labels, *_labels(path, kind)[1])]
+    theirs += [m.path for m, records in manifests.items() if any(r.label == old for r in records)]
+    for folder in {*clustered[old], *places, *(path.parent for path in (*places, *theirs))}:
+        if not os.access(folder, os.W_OK):  # seen now: half of it done would be two people
+            raise ArtifactError(f"{folder} cannot be written", "nothing was changed; see its permissions: `ls -ld`")
     moved: dict[Path, Path] = {}
     changed = []
     for folder in clustered[old]:
@@ -323,7 +386,10 @@ def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
         for output in (folder / o["path"] for r in records if r.label == old for o in r.outputs):
             _move(output, folder / swapped(output.relative_to(folder).as_posix(), old, new), moved)
     for video in project.videos_called(old):
-        _move(video, video.with_stem(new), moved)
+        if project.is_elsewhere(video) and not video.is_symlink():
+            changed.append(f"{video} stays where it is: called so, its frames are {old}'s again")
+        else:
+            _move(video, video.with_stem(new), moved)
     folders = {place.resolve() for place in places if not place.is_symlink()}
     for place in sorted(places, key=lambda place: not place.is_symlink()):
         if place.is_symlink() and not place.with_name(new).exists():  # what it leads to is seldom the project's
@@ -335,13 +401,13 @@ def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
                 place.with_name(new).symlink_to(os.path.relpath(real.with_name(new), place.parent.resolve()))
             moved |= {place / file: place.with_name(new) / file for file in there_now}
             continue
-        for file in sorted(p for p in place.rglob("*") if p.is_file()):
+        for file in sorted(p for p in place.rglob("*") if p.is_file() or p.is_symlink()):
             _move(file, place.with_name(new) / file.relative_to(place), moved)
     for manifest, records in manifests.items():
         folder = manifest.folder
         for r in records:
             source = folder.parent / r.input
-            if r.label != old or not is_video(source) or not source.exists():
+            if r.label != old or not is_video(source) or not source.exists() or source in project.videos_called(old):
                 continue
             if not source.parent.resolve().is_relative_to(project.root.resolve()):
                 changed.append(f"{source} stays where it is: called so, its frames are {old}'s again")
@@ -355,7 +421,7 @@ def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
             _rewrite(manifest, records, old, new, moved)
             changed.append(f"{_shown(project, manifest.path)}: {number} inputs")
     for path, (kind, labels) in files.items():
-        if old not in labels and old not in _labels(path, kind)[1]:
+        if path not in theirs:
             continue
         bases = [path.parent, project.root / "processed", path.with_suffix("")]
         if kind == "embeddings":
@@ -370,6 +436,15 @@ def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
     if moved:
         changed.append(f"{len(moved)} files moved")
     return changed
+
+
+def _real(path: Path) -> Path:
+    """Where links lead to; a loop of links to itself."""
+    return Path(os.path.realpath(path))
+
+
+def _is_manifest(path: Path) -> bool:
+    return path.name == MANIFEST or path.name.endswith(f".{MANIFEST}")
 
 
 def _spellings(name: str) -> list[str]:
@@ -440,7 +515,7 @@ def _rewrite(manifest: Manifest, records: list[Record], old: str, new: str, move
 
 def _move(source: Path, target: Path, moved: dict[Path, Path]) -> None:
     """Moves a file, beside one that has its name already; empty folders go."""
-    if source in moved or source == target or not source.is_file():
+    if source in moved or source == target or not (source.is_file() or source.is_symlink()):
         return
     number = 2
     free = target
@@ -456,28 +531,46 @@ def _move(source: Path, target: Path, moved: dict[Path, Path]) -> None:
         parent = parent.parent
 
 
-def _mentions(path: Path, name: str) -> bool:
-    """Whether a file's path or content has a name as a word of its own."""
-    word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
-    if any(word.search(part) for part in path.parts):
+def _mentions(path: Path, name: str, longer: Sequence[str] = ()) -> bool:
+    """Whether a file's path or content has a name as a word of its own, and not as a part of `longer` names."""
+
+    word = re.compile("|".join(rf"(?<!\w){re.escape(form)}(?!\w)" for form in _forms(name)))
+    others = [form for other in longer for form in _forms(other)]
+
+    def has(text: str) -> bool:
+        for other in others:
+            text = text.replace(other, "")
+        return word.search(text) is not None
+
+    if any(map(has, path.parts)):
         return True
-    if is_image(path) or is_video(path):
-        return False  # its bytes may spell a short name by chance
+    if is_image(path) or is_video(path) or not path.is_file():
+        return False  # a picture's bytes may spell a short name by chance
     try:
         data = path.read_bytes()
     except OSError:
         return False
-    forms = {name, html.escape(name), json.dumps(name)[1:-1]}
-    if any(form.encode("utf-32-le") in data for form in forms):  # NumPy's strings
-        return True
-    if not any(form.encode() in data for form in forms):
-        return False
-    text = data.decode("utf-8", "replace")
-    return any(re.search(rf"(?<!\w){re.escape(form)}(?!\w)", text) for form in forms)
+    if _wide(name) in data:
+        rest = data
+        for other in longer:
+            rest = rest.replace(_wide(other), b"")
+        if _wide(name) in rest:
+            return True
+    return any(os.fsencode(form) in data for form in _forms(name)) and has(data.decode("utf-8", "surrogateescape"))
+
+
+def _wide(name: str) -> bytes:
+    """As in NumPy's arrays of strings."""
+    return name.encode("utf-32-le", "surrogatepass")
+
+
+def _forms(name: str) -> set[str]:
+    """How a name stands in text, HTML and JSON."""
+    return {name, html.escape(name), json.dumps(name)[1:-1]}
 
 
 def _shown(project: Project, path: Path) -> str:
     try:
-        return path.resolve().relative_to(project.root.resolve()).as_posix()
+        return _real(path).relative_to(_real(project.root)).as_posix()
     except ValueError:
         return str(path)
