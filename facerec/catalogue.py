@@ -181,7 +181,9 @@ def require_new(name: str) -> None:
     """Raises `UsageError` for what cannot be the name of a new model."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}", name):
         raise UsageError(f"{name!r} cannot be a model's name", "use letters, digits, - and _")
-    if name in CATALOGUE or name in tuned_names():
+    if name in CATALOGUE:
+        raise UsageError(f"{name} is a model that is published", "choose another name")
+    if name in tuned_names():
         raise UsageError(f"there is a model {name!r} already", f"choose another, or: facerec models remove {name}")
 
 

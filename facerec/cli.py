@@ -11,7 +11,7 @@ import signal
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from facerec import __version__
 from facerec.commands import (
@@ -107,12 +107,20 @@ def entry() -> NoReturn:
         if number and signal.getsignal(number) == signal.SIG_DFL:  # under nohup it is ignored
             signal.signal(number, signal.default_int_handler)
     code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # a full disk, of which `main` has told
+            _discard(stream)
     if code in (Exit.ERROR, Exit.INTERRUPTED):
         os._exit(code)  # workers may still be inside native code, which aborts when it is unwound
     gc.freeze()  # the process ends: no last search for cycles among scikit-learn's objects, 0.15 s
     sys.exit(code)
+
+
+def _discard(stream: TextIO) -> None:
+    """Drops what a stream still holds, and whatever else is written to it: Python's own last flush must not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -139,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nfacerec: interrupted; run the same command again to go on", file=sys.stderr)
         return Exit.INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as in `facerec predict … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)
         return Exit.OK
     except OSError as error:
         if os.environ.get("FACEREC_DEBUG"):

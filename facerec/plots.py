@@ -49,8 +49,10 @@ def confusion_matrix(truth: Sequence[str], answers: Sequence[str], title: str) -
     for row, column in zip(*np.nonzero(counts), strict=True):
         dark = counts[row, column] > counts.max() / 2
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", color="white" if dark else "black")
-    axes.set_xticks(range(len(columns)), columns, rotation="vertical", parse_math=False)  # a name may hold a $
-    axes.set_yticks(range(len(people)), people, parse_math=False)
+    # a name may hold a $, and bytes that are no Unicode
+    across, down = ([name.encode(errors="replace").decode() for name in names] for names in (columns, people))
+    axes.set_xticks(range(len(columns)), across, rotation="vertical", parse_math=False)
+    axes.set_yticks(range(len(people)), down, parse_math=False)
     axes.set_title(title, fontsize=10, parse_math=False)
     axes.set_xlabel("answer")
     axes.set_ylabel("truth")

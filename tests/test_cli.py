@@ -214,6 +214,14 @@ def test_a_reader_that_goes_away_is_no_error():
     assert result.stdout.strip() == "0" and "Traceback" not in result.stderr and "BrokenPipe" not in result.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's /dev/full stands for a full disk")
+def test_output_to_a_full_disk_is_an_error():
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run([sys.executable, "-m", "facerec", "models", "list"], stdout=full, stderr=-1, text=True)
+    assert result.returncode == 1 and "No space left on device" in result.stderr and "Traceback" not in result.stderr
+    assert "Exception ignored" not in result.stderr
+
+
 # --- what is written and printed -----------------------------------------------------------------
 
 

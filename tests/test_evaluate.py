@@ -1,6 +1,7 @@
 """Error rates: against hand-computed examples, scikit-learn and scipy; failures stay in the denominators."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -370,6 +371,11 @@ def test_names_with_a_dollar_are_no_formulas():
     line = [0.0, 1.0], [0.0, 1.0]
     assert plots.curves({name: line, "b": line}, name, "x", "y").startswith(b"\x89PNG")
     assert plots.confusion_matrix([name], [name], name).startswith(b"\x89PNG")
+
+
+def test_names_that_are_no_unicode_are_plotted():
+    name = os.fsdecode(b"J\xf6rg")
+    assert plots.confusion_matrix([name], [name], "confusion").startswith(b"\x89PNG")
 
 
 # --- the command ---------------------------------------------------------------------------------

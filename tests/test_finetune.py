@@ -230,7 +230,7 @@ def test_too_few_people_and_names_that_are_none_are_refused(in_tmp, run, facerec
     save_embeddings(Path("embeddings/faces.npz"), vectors({"ana": 3, "ben": 3}, dim=128))
     for words, message in (
         (["--name", "mine"], "2 people have two training photos"),
-        (["--name", "facenet-128"], "a model 'facenet-128' already"),
+        (["--name", "facenet-128"], "facenet-128 is a model that is published"),
         (["--name", "../x"], "cannot be a model's name"),
         (["--name", "mine", "--layers", "some"], "none of head, all"),
         (["--name", "mine", "--photos", "1"], "1 is not 2 or more"),

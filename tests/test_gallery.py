@@ -482,6 +482,18 @@ def test_a_link_to_nothing_is_renamed_with_the_others(run, project):
     assert Path("raw_images/eva/gone.jpg").is_symlink() and not Path("raw_images/ana").exists()
 
 
+def test_a_name_that_is_no_unicode_is_forgotten(run, fakes):
+    """A folder from an old archive."""
+    name = os.fsdecode(b"J\xf6rg")
+    photos(Path("raw_images"), {"ana": 3, "ben": 3})
+    Path("raw_images/ana").rename(Path("raw_images") / name)
+    for words in (["detect"], ["embed"], ["train", "--svm", "--threshold", "0.5"]):
+        assert run(*words).code == 0
+    answer = run("forget", name, "--yes", "--json")
+    assert answer.code == 0 and json.loads(answer.out)["left"] == []
+    assert load_embeddings(Path("embeddings/faces.npz")).people == ["ben"] and not Path("classifiers/svm.npz").exists()
+
+
 def test_a_name_that_is_part_of_anothers_is_not_left(run, fakes):
     for name, colour in (("Ana", "ana"), ("Anabel", "ben"), ("Ana Maria", "cleo")):
         assert run("enroll", name, face(colour)).code == 0
