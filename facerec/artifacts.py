@@ -108,13 +108,15 @@ def written_together() -> Iterator[None]:
     before = _later.set(files)
     try:
         yield
+        target = None
         try:
-            with ThreadPoolExecutor(SYNCS) as pool:  # the disk's journal takes them together
-                list(pool.map(_sync, [temp for temp, _ in files]))
+            with ThreadPoolExecutor(SYNCS) if len(files) > 1 else contextlib.nullcontext() as pool:
+                sync = pool.map if pool else map  # the disk's journal takes several together
+                list(sync(_sync, [temp for temp, _ in files]))
             for temp, target in files:
                 temp.replace(target)
         except OSError as error:
-            raise cannot_write(files[0][1], error) from error
+            raise cannot_write(target or files[0][1], error) from error
     finally:
         _later.reset(before)
         for temp, _ in files:

@@ -431,8 +431,7 @@ def test_folders_that_are_links_are_looked_into_and_the_users_own_photos_there_s
     originals = len(find_images(moved_out / "raw_images/eva"))
     answer = run("forget", "eva", "--yes", "--json")
     left = json.loads(answer.out)["left"]
-    assert answer.code == 3 and originals and all("raw_images" in line for line in left), left
-    assert any(str(moved_out / "raw_images/eva") in line for line in left)
+    assert answer.code == 3 and originals and left == [str(moved_out / "raw_images/eva")]
     assert len(find_images(moved_out / "raw_images/eva")) == originals
     assert not {"eva"} & {*load_embeddings(Path("embeddings/faces.npz")).people, *load_embeddings(GALLERY).people}
     assert not (moved_out / "processed/train/eva").exists() and tree(moved_out / "unrelated") == unrelated

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import logging
 import math
@@ -61,10 +60,14 @@ def rate(text: str) -> float:
 
 def require_photo(path: Path) -> None:
     """Raises `UsageError` where a photo that was named is not there."""
-    with contextlib.suppress(OSError):  # a name that is too long for the disk
-        if path.exists():
-            return
-    raise UsageError(f"there is no {path}", "give a photo")
+    try:
+        there = path.exists()
+    except PermissionError:
+        raise
+    except OSError:  # a name that is too long for the disk
+        there = False
+    if not there:
+        raise UsageError(f"there is no {path}", "give a photo")
 
 
 def folder(text: str) -> Path:

@@ -60,7 +60,7 @@ class Project:
         return cls(root, where) if isinstance(where, Path) else cls(root, GALLERY, open_database(where))
 
     def walk(self) -> Iterator[Path]:
-        """Every file below the root, and the gallery's; what belongs to other tools (.git, .venv) is left out.
+        """Every file below the root, and the gallery's; what belongs to others (.git, .venv, lost+found) is left out.
 
         Folders that are links count where the project's work lies behind them. A folder that cannot be looked into
         comes itself.
@@ -71,7 +71,7 @@ class Project:
         walked = {_real(self.root)}
         while tops:
             for top, folders, files in os.walk(tops.pop(), onerror=lambda error: shut.append(Path(error.filename))):
-                folders[:] = sorted(f for f in folders if not f.startswith("."))
+                folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "lost+found")
                 for link in (Path(top) / f for f in folders if (Path(top) / f).is_symlink()):
                     if _real(link) not in walked and self._is_part(link):
                         walked.add(_real(link))
@@ -156,9 +156,8 @@ class Project:
         found = []
         people = [folder for spelling in _spellings(name) for folder in self.people_folders(spelling)]
         for folder in {f for f in people if f.is_dir()}:
-            inside = [folder, *folder.rglob("*")]
-            found += [p.resolve() for p in inside if p.is_symlink() and p.exists()]
-            found += [p.resolve() for p in inside if p.is_file() and self.is_elsewhere(p)]
+            found += [p.resolve() for p in (folder, *folder.rglob("*")) if p.is_symlink() and p.exists()]
+            found += [folder.resolve()] if self.is_elsewhere(folder) else []
         for manifest in self.manifests():
             inputs = (
                 r.input for r in read_manifest(manifest.folder, manifest.path.name) if r.label in _spellings(name)
@@ -292,11 +291,15 @@ def erase(project: Project, name: str) -> tuple[list[str], list[str]]:
     """Forgets a person; what was erased or changed, and what still is theirs or names them: it is not facerec's."""
     linked = project.linked(name)
     done = forget(project, name, really=True)
-    return done, find_traces(project, name) + [str(path) for path in linked if path.exists()]
+    linked = [path for path in linked if path.exists()]
+    return done, find_traces(project, name, linked) + [str(path) for path in linked]
 
 
-def find_traces(project: Project, name: str) -> list[str]:
-    """Files below the project that still name a person, in their path or their content, or cannot be read."""
+def find_traces(project: Project, name: str, linked: Sequence[Path] = ()) -> list[str]:
+    """Files below the project that still name a person, in their path or their content, or cannot be read.
+
+    Those in `linked` folders are left out.
+    """
     spellings = _spellings(name)
     known = {label for path, kind in project.arrays() for labels in _labels(path, kind) for label in labels}
     known |= {r.label for m in project.manifests() for r in read_manifest(m.folder, m.path.name)}
@@ -305,7 +308,9 @@ def find_traces(project: Project, name: str) -> list[str]:
     for path in project.unreadable():
         left[path] = f"{_shown(project, path)} (cannot be read)"
     for path in project.walk():
-        if path not in left and any(_mentions(path, spelling, longer) for spelling in spellings):
+        if path in left or any(_real(path).is_relative_to(place) for place in linked):
+            continue
+        if any(_mentions(path, spelling, longer) for spelling in spellings):
             left[path] = _shown(project, path)
     return list(left.values())
 
@@ -331,8 +336,8 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
         raise UsageError("who?", "give a name")
     if old == new:
         raise UsageError(f"{old!r} is called that already", "give another name")
-    for path in project.unreadable():
-        raise ArtifactError(f"{path} cannot be read: {old} may be in it", "make it readable, or move it away")
+    if shut := project.unreadable():
+        raise ArtifactError(f"{shut[0]} cannot be read: {old} may be in it", "make it readable, or move it away")
     project.require_idle()
     project.wait()
     changed: list[str] = []
