@@ -16,6 +16,7 @@ from conftest import COLOURS, CROP, FakeDetector, numbered, photo, photos, save,
 from facerec.errors import ArtifactError, FacerecError, UsageError
 from facerec.images import read_image
 from facerec.manifests import MANIFEST, read_manifest
+from facerec.stages import common
 from facerec.stages.common import Item
 from facerec.stages.detect import assign_splits, detect
 from facerec.stages.extract import extract
@@ -423,6 +424,19 @@ def test_interrupted_work_is_not_done_twice(raw):
         go(raw, detector=FakeDetector(interrupt_after=12))
     detector = FakeDetector()
     assert go(raw, detector=detector).skipped == 12 and detector.calls == 8
+
+
+def test_what_workers_have_not_finished_goes_when_a_run_is_interrupted(raw, monkeypatch):
+    def interrupted(*_, **__):
+        save(raw.parent / "processed/train/ana/.facerec-tmp-x.png", photo(1))
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(common, "PROCESSES", 1)
+    monkeypatch.setattr(common, "spread", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        go(raw, jobs=2)
+    assert not [path for path in (raw.parent / "processed").rglob("*") if path.name.startswith(".facerec-tmp-")]
 
 
 def test_a_full_disk_is_an_artifact_error_and_the_next_run_goes_on(raw, monkeypatch):

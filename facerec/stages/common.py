@@ -241,14 +241,16 @@ def process(
             processes=processes,
             cluster=cluster,
         )
-        with contextlib.closing(treated):
-            for record in progress(_records(treated), new, stage):
-                manifest.write(record)
-                report.done += record.error is None
-                report.hosts.update([record.host] if record.host else [])
-                note(record)
-        if cluster or processes:  # one that died left it
-            manifest.sweep()
+        try:
+            with contextlib.closing(treated):
+                for record in progress(_records(treated), new, stage):
+                    manifest.write(record)
+                    report.done += record.error is None
+                    report.hosts.update([record.host] if record.host else [])
+                    note(record)
+        finally:
+            if cluster or processes:  # one that died, or was stopped, left what it had not finished
+                manifest.sweep()
     report.failed.sort(key=lambda failure: natural_key(failure.source))
     report.seconds = time.perf_counter() - start
     return report
