@@ -76,6 +76,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
         if target.exists() and not target.is_file():
             raise ArtifactError(f"{target} is not a regular file", "choose another --output")
         make_folder(target.parent)
+        with contextlib.suppress(FileNotFoundError):
+            target.lstat()  # a name that is too long is said now: what is written together comes to it later
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=TEMPORARY, suffix=target.suffix)
         os.close(handle)
     except OSError as error:

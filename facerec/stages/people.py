@@ -104,9 +104,13 @@ class Project:
         return [p for p in shut if p.exists() or not p.is_symlink()]  # a link to nothing holds nothing
 
     def is_elsewhere(self, path: Path) -> bool:
-        """Whether a photo or video lies behind a link of raw_images/ or videos/ to elsewhere: it is the user's."""
-        originals = any(path.is_relative_to(self.root / top) for top in ("videos", "raw_images"))
-        return originals and not _real(path).is_relative_to(_real(self.root))
+        """Whether a file or folder lies outside the project, also behind a link; a link itself lies where it stands."""
+        return not _real(path.parent).is_relative_to(_real(self.root))
+
+    def stays(self, folder: Path) -> bool:
+        """Whether a person's folder holds the user's own photos or videos, outside the project."""
+        originals = any(folder.is_relative_to(self.root / top) for top in ("videos", "raw_images"))
+        return originals and self.is_elsewhere(folder)
 
     def arrays(self) -> Iterator[tuple[Path, str]]:
         """(path, kind) of the files of labelled vectors."""
@@ -157,7 +161,7 @@ class Project:
         people = [folder for spelling in _spellings(name) for folder in self.people_folders(spelling)]
         for folder in {f for f in people if f.is_dir()}:
             found += [p.resolve() for p in (folder, *folder.rglob("*")) if p.is_symlink() and p.exists()]
-            found += [folder.resolve()] if self.is_elsewhere(folder) else []
+            found += [folder.resolve()] if self.stays(folder) else []
         for manifest in self.manifests():
             inputs = (
                 r.input for r in read_manifest(manifest.folder, manifest.path.name) if r.label in _spellings(name)
@@ -248,13 +252,13 @@ def _forget(project: Project, name: str, *, really: bool) -> list[str]:
             with manifest:
                 manifest.forget([r.input for r in records])
     for folder in sorted({f for f in project.people_folders(name) if f.is_dir()}):
-        if project.is_elsewhere(folder) and not folder.is_symlink():
+        if project.stays(folder):
             continue
         note(folder, f"{sum(p.is_file() for p in folder.rglob('*'))} files")
         if really:
             remove(folder)
     for video in sorted({v for v in (*videos, *project.videos_called(name)) if v.is_file()}):
-        if project.is_elsewhere(video) and not video.is_symlink():
+        if project.is_elsewhere(video):
             continue
         note(video, "the video that the frames came from")
         if really:
@@ -390,11 +394,6 @@ def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
         folder = manifest.folder
         for output in (folder / o["path"] for r in records if r.label == old for o in r.outputs):
             _move(output, folder / swapped(output.relative_to(folder).as_posix(), old, new), moved)
-    for video in project.videos_called(old):
-        if project.is_elsewhere(video) and not video.is_symlink():
-            changed.append(f"{video} stays where it is: called so, its frames are {old}'s again")
-        else:
-            _move(video, video.with_stem(new), moved)
     folders = {place.resolve() for place in places if not place.is_symlink()}
     for place in sorted(places, key=lambda place: not place.is_symlink()):
         if place.is_symlink() and not place.with_name(new).exists():  # what it leads to is seldom the project's
@@ -408,19 +407,17 @@ def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
             continue
         for file in sorted(p for p in place.rglob("*") if p.is_file() or p.is_symlink()):
             _move(file, place.with_name(new) / file.relative_to(place), moved)
-    for manifest, records in manifests.items():
-        folder = manifest.folder
-        for r in records:
-            source = folder.parent / r.input
-            if r.label != old or not is_video(source) or not source.exists() or source in project.videos_called(old):
-                continue
-            if not source.parent.resolve().is_relative_to(project.root.resolve()):
-                changed.append(f"{source} stays where it is: called so, its frames are {old}'s again")
-                continue
-            stem = new if source.stem == old else source.stem  # a video's name, or its folder's, is a label
-            below = source.parent.resolve().relative_to(project.root.resolve())
-            parts = [new if part == old else part for part in below.parts]
-            _move(source, project.root.joinpath(*parts, stem + source.suffix), moved)
+    sources = [m.folder.parent / r.input for m, records in manifests.items() for r in records if r.label == old]
+    for source in dict.fromkeys((*project.videos_called(old), *filter(is_video, sources))):
+        if not source.exists():
+            continue
+        if project.is_elsewhere(source):
+            changed.append(f"{source} stays where it is: called so, its frames are {old}'s again")
+            continue
+        stem = new if source.stem == old else source.stem  # a video's name, or its folder's, is a label
+        below = _real(source.parent).relative_to(_real(project.root))
+        parts = [new if part == old else part for part in below.parts]
+        _move(source, project.root.joinpath(*parts, stem + source.suffix), moved)
     for manifest, records in manifests.items():
         if number := sum(r.label == old for r in records):
             _rewrite(manifest, records, old, new, moved)
