@@ -25,7 +25,7 @@ from facerec.artifacts import (
     write_text,
     written_together,
 )
-from facerec.errors import ArtifactError
+from facerec.errors import ArtifactError, InputError
 from facerec.manifests import MANIFEST, Manifest, Record, append_records, read_manifest, write_records
 from facerec.types import Failure, Space
 
@@ -70,6 +70,14 @@ def test_files_written_together_come_when_all_are_on_disk(tmp_path, monkeypatch)
     assert len(synced) == 3 and all("a.txt" not in there for there in synced)
     assert names(tmp_path) == ["a.txt", "b.txt"]
     assert [(tmp_path / name).read_text() for name in ("a.txt", "b.txt")] == ["2", "new"]
+
+
+def test_a_name_that_is_too_long_is_said_at_once_also_where_files_come_together(tmp_path):
+    with written_together():
+        with pytest.raises(InputError, match="too long for the disk"):
+            write_text(tmp_path / ("x" * 256), "x")
+        write_text(tmp_path / "a.txt", "x")
+    assert names(tmp_path) == ["a.txt"]
 
 
 @pytest.mark.parametrize("fails", ["the work", "the disk"])

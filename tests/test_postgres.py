@@ -16,8 +16,7 @@ import cv2
 import numpy as np
 import psycopg
 import pytest
-from conftest import COLOURS, STRANGER, FakeDetector, FakeEmbedder, photo, save, until, vectors, video
-from test_gallery import face
+from conftest import COLOURS, STRANGER, FakeDetector, FakeEmbedder, face, photo, save, until, vectors, video
 
 from facerec import search
 from facerec.artifacts import load_embeddings, save_embeddings

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import CROP, FakeDetector, FakeEmbedder, vectors
+from conftest import CROP, FakeDetector, FakeEmbedder, face, vectors
 
 from facerec import catalogue, metrics
 from facerec.artifacts import load_embeddings
@@ -221,8 +221,6 @@ def test_a_portrait_is_good_and_its_blurred_copy_is_not(astronaut, detector):
 
 
 def test_files_are_for_their_owner_only(tmp_path, monkeypatch, run, fakes):
-    from test_gallery import face
-
     monkeypatch.chdir(tmp_path)
     run("enroll", "ana", face("ana"))
     for path in Path("embeddings").rglob("*"):
