@@ -25,7 +25,8 @@ from facerec.commands.app import is_loopback
 from facerec.galleries import open_gallery
 from facerec.images import find_images
 from facerec.paths import GALLERY
-from facerec.stages.people import Project, forget
+from facerec.stages.people import forget
+from facerec.stages.project import Project
 from facerec.types import Gate
 from facerec.video import VideoWriter
 

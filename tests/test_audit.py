@@ -17,7 +17,8 @@ from facerec.galleries.file import FileGallery, forget
 from facerec.galleries.people import tell_apart
 from facerec.stages import embed as stage
 from facerec.stages.detect import detect
-from facerec.stages.people import Project, rename
+from facerec.stages.people import rename
+from facerec.stages.project import Project
 from facerec.types import Gate
 
 THRESHOLD = 0.9

@@ -16,7 +16,8 @@ from facerec.galleries import Where
 from facerec.galleries.people import Person, empty, people
 from facerec.stages.common import require_name
 from facerec.stages.enroll import enroll
-from facerec.stages.people import Project, erase, rename
+from facerec.stages.people import erase, rename
+from facerec.stages.project import Project
 from facerec.stages.train import default_gate
 from facerec.types import Embeddings
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from facerec.classify import Classifier
     from facerec.galleries import Gallery
     from facerec.recognizer import Recognizer
-    from facerec.stages.people import Project
+    from facerec.stages.project import Project
     from facerec.types import Detector, FaceChoice, StageReport
     from facerec.video import Camera
 
@@ -245,7 +245,7 @@ def load_names(args: argparse.Namespace) -> Classifier:
 
 def project(where: Path | str) -> Project:
     """The folder that this command was started in, and a gallery."""
-    from facerec.stages.people import Project
+    from facerec.stages.project import Project
 
     return Project.of(Path(), where)
 

@@ -1,195 +1,30 @@
-"""rename and forget: one person, in every file of a project that facerec made, and in a database.
-
-A project is the folder that raw_images/, processed/, embeddings/, classifiers/ and evaluation/ stand in.
-Nothing is believed about where things are: every manifest and every array file below it is looked into.
-"""
+"""rename and forget: one person, in every file of a project that facerec made, and in a database."""
 
 from __future__ import annotations
 
-import contextlib
-import html
-import json
 import os
-import re
 import shutil
-import unicodedata
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from facerec.artifacts import load_embeddings, npz_kind, remove
+from facerec.artifacts import remove
 from facerec.classify import FEWEST, Classifier
 from facerec.errors import ArtifactError, DataError, UsageError
-from facerec.galleries import Database, Where, open_database
+from facerec.galleries import Database
 from facerec.galleries import file as galleries
-from facerec.galleries.people import SPLITS, renamed, swapped, without
-from facerec.images import is_image
-from facerec.manifests import MANIFEST, Manifest, Record, read_manifest
-from facerec.paths import GALLERY
+from facerec.galleries.people import renamed, swapped, without
+from facerec.manifests import Manifest, Record, read_manifest
 from facerec.stages import cluster as clusters
 from facerec.stages.common import require_name
+from facerec.stages.project import Project, labels_of, mentions, real_path, spellings
 from facerec.types import Embeddings
 from facerec.video import is_video
 
 REPORTS = (".report.txt", ".report.json", ".confusion.png")
-STAGES = ("videos", "raw_images", "processed", "embeddings", "classifiers", "evaluation", "clusters", "audit")
-DRAWN = ("contact_sheets", "explained")  # pictures of several people: who is on them is not written anywhere
-AUDITED = Path("audit/contact_sheet.png")  # one more
-
-
-@dataclass(frozen=True)
-class Project:
-    """Where to look.
-
-    Attributes:
-        root: the folder.
-        gallery: the gallery, which may lie elsewhere.
-        database: a gallery that is no file, which is in use beside the project's.
-    """
-
-    root: Path
-    gallery: Path
-    database: Database | None = None
-
-    @classmethod
-    def of(cls, root: Path, where: Where) -> Project:
-        """A folder, and the gallery in use."""
-        return cls(root, where) if isinstance(where, Path) else cls(root, GALLERY, open_database(where))
-
-    def walk(self) -> Iterator[Path]:
-        """Every file below the root, and the gallery's; what belongs to others (.git, .venv, lost+found) is left out.
-
-        Folders that are links count where the project's work lies behind them. A folder that cannot be looked into
-        comes itself.
-        """
-        seen: set[Path] = set()
-        shut: list[Path] = []
-        tops = [self.root]
-        walked = {_real(self.root)}
-        while tops:
-            for top, folders, files in os.walk(tops.pop(), onerror=lambda error: shut.append(Path(error.filename))):
-                folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "lost+found")
-                for link in (Path(top) / f for f in folders if (Path(top) / f).is_symlink()):
-                    if _real(link) not in walked and self._is_part(link):
-                        walked.add(_real(link))
-                        tops.append(link)
-                for file in sorted(files):
-                    seen.add(_real(Path(top) / file))
-                    yield Path(top) / file
-        outside = [self.gallery, *self.gallery.with_suffix("").rglob("*")]
-        yield from (p for p in outside if p.is_file() and _real(p) not in seen)
-        yield from shut
-
-    def _is_part(self, link: Path) -> bool:
-        """Whether a link to a folder elsewhere leads to work of the project's own: not to all of a disk, say."""
-        root, real = _real(self.root), _real(link)
-        if real.is_relative_to(root) or root.is_relative_to(real):
-            return False
-        if link.parent == self.root and link.name in STAGES:
-            return True
-        try:
-            return any(
-                _is_manifest(p) or p.name == clusters.STATE or (p.suffix == ".npz" and npz_kind(p))
-                for p in real.iterdir()
-            )
-        except OSError:
-            return False
-
-    def unreadable(self) -> list[Path]:
-        """Folders and files that may hold something of a person, and cannot be looked into."""
-        shut = [p for p in self.walk() if not (is_image(p) or is_video(p) or os.access(p, os.R_OK))]
-        return [p for p in shut if p.exists() or not p.is_symlink()]  # a link to nothing holds nothing
-
-    def is_elsewhere(self, path: Path) -> bool:
-        """Whether a file or folder lies outside the project, also behind a link; a link itself lies where it stands."""
-        return not _real(path.parent).is_relative_to(_real(self.root))
-
-    def stays(self, folder: Path) -> bool:
-        """Whether a person's folder holds the user's own photos or videos, outside the project."""
-        originals = any(folder.is_relative_to(self.root / top) for top in ("videos", "raw_images"))
-        return originals and self.is_elsewhere(folder)
-
-    def arrays(self) -> Iterator[tuple[Path, str]]:
-        """(path, kind) of the files of labelled vectors."""
-        for path in self.walk():
-            if path.suffix == ".npz" and (kind := npz_kind(path)) in ("embeddings", "classifier"):
-                yield path, kind
-
-    def manifests(self) -> Iterator[Manifest]:
-        """Of the folders and files that a stage wrote."""
-        for path in self.walk():
-            if _is_manifest(path):
-                yield Manifest(path.parent, path.name)
-
-    def require_idle(self) -> None:
-        """Raises `ArtifactError` where a stage is at work: it would write what it has read of a person again."""
-        for manifest in list(self.manifests()):
-            manifest.require_free()
-
-    def wait(self) -> None:
-        """Waits for those who write vectors at the moment, also into files that are not there yet."""
-        for lock in list(self.walk()):
-            if lock.name.startswith(".") and lock.name.endswith(".npz.lock"):
-                with galleries.locked(lock.with_name(lock.name[1:].removesuffix(".lock"))):
-                    pass
-
-    def cluster_folders(self, name: str) -> list[Path]:
-        """Folders of `facerec cluster` that know a person."""
-        usual = self.root / "clusters"
-        found = []
-        for path in self.walk():
-            if path.name != clusters.STATE or not (path.parent / clusters.VECTORS).exists():
-                continue  # or a copy without what is hidden
-            if path.parent == usual or not clusters.NUMBERED.fullmatch(name):
-                with contextlib.suppress(ArtifactError):  # another program's file
-                    found += [path.parent] if name in clusters.names(path.parent) else []
-        return found
-
-    def drew(self, path: Path) -> bool:
-        """Whether a file is a sheet of several people's faces, in the places where facerec puts them."""
-        if path.name == clusters.SHEET and (path.parent / clusters.STATE).exists():
-            return True
-        ours = path == self.root / AUDITED or path.parent in [self.root / folder for folder in DRAWN]
-        return ours and path.suffix == ".png"
-
-    def linked(self, name: str) -> list[Path]:
-        """What links among a person's photos lead to: it is not the project's."""
-        found = []
-        people = [folder for spelling in _spellings(name) for folder in self.people_folders(spelling)]
-        for folder in {f for f in people if f.is_dir()}:
-            found += [p.resolve() for p in (folder, *folder.rglob("*")) if p.is_symlink() and p.exists()]
-            found += [folder.resolve()] if self.stays(folder) else []
-        for manifest in self.manifests():
-            inputs = (
-                r.input for r in read_manifest(manifest.folder, manifest.path.name) if r.label in _spellings(name)
-            )
-            videos = (manifest.folder.parent / i for i in inputs if is_video(Path(i)))
-            found += [v.resolve() for v in videos if v.exists() and (v.is_symlink() or self.is_elsewhere(v))]
-        found += [v.resolve() for s in _spellings(name) for v in self.videos_called(s) if self.is_elsewhere(v)]
-        return sorted(set(found))
-
-    def videos_called(self, name: str) -> list[Path]:
-        """videos/NAME.mp4 …, whether or not frames were taken from them."""
-        return [p for p in (self.root / "videos").glob("*") if is_video(p) and p.stem == name]
-
-    def people_folders(self, name: str) -> Iterator[Path]:
-        """Folders of a person: videos/NAME, raw_images/NAME, raw_images/train/NAME, processed/train/NAME …; what is in
-        them counts, also where no stage has noted it (yet, or because it was killed)."""
-        if Path(name).parts != (name,) or name == "..":
-            return  # a label in somebody's file that is no name, but a way out of these folders
-        split = (f"{top}/{split}" for top in ("raw_images", "processed") for split in SPLITS)
-        for top in ("videos", "raw_images", *split):
-            folder = self.root / top / name
-            if name not in SPLITS or not any(path.is_dir() for path in folder.glob("*")):  # else it is many people's
-                yield folder
-        for gallery in {self.gallery, *(path for path, kind in self.arrays() if kind == "embeddings")}:
-            yield gallery.with_suffix("") / name
-            if gallery.is_file():  # what was exported keeps the folders that it was enrolled in
-                tops = {source.partition("/")[0] for source in load_embeddings(gallery).sources.tolist()}
-                yield from (gallery.parent / top / name for top in tops if Path(top).parts == (top,) and top != "..")
 
 
 def forget(project: Project, name: str, *, really: bool) -> list[str]:
@@ -211,13 +46,13 @@ def forget(project: Project, name: str, *, really: bool) -> list[str]:
         raise UsageError("whose?", "give a name")
     if really:
         project.require_idle()
-    done = [line for spelling in _spellings(name) for line in _forget(project, spelling, really=really)]
+    done = [line for spelling in spellings(name) for line in _forget(project, spelling, really=really)]
     if not done:
         raise DataError(f"nobody called {name!r} is known here", "facerec people lists who is")
     for path in list(project.walk()):
         evaluated = path.is_relative_to(project.root / "evaluation") and path.suffix in (".html", ".json")
-        if project.drew(path) or (evaluated and any(_mentions(path, spelling) for spelling in _spellings(name))):
-            done.append(f"{_shown(project, path)}: the whole file; the command that wrote it writes it again")
+        if project.drew(path) or (evaluated and any(mentions(path, spelling) for spelling in spellings(name))):
+            done.append(f"{project.shown(path)}: the whole file; the command that wrote it writes it again")
             if really:
                 remove(path)
     return done
@@ -228,7 +63,7 @@ def _forget(project: Project, name: str, *, really: bool) -> list[str]:
     done: list[str] = []
 
     def note(path: Path, what: str) -> None:
-        done.append(f"{_shown(project, path)}: {what}")
+        done.append(f"{project.shown(path)}: {what}")
 
     if (database := project.database) and (held := _held(database, name)) is not None:
         done.append(f"{database}: {held} vectors with their crops")
@@ -269,14 +104,14 @@ def _forget(project: Project, name: str, *, really: bool) -> list[str]:
     if really:
         project.wait()
     for path in [path for path, kind in project.arrays() if kind == "embeddings"]:
-        rows, failures = _labels(path, "embeddings")
+        rows, failures = labels_of(path, "embeddings")
         if name in (*rows, *failures):
             note(path, f"{rows.count(name)} of {len(rows)} vectors")
             if really:
                 galleries.forget(path, name)
     # looked for now: train, which holds the embeddings, may have made one
     for path in [path for path, kind in project.arrays() if kind == "classifier"]:
-        rows, failures = _labels(path, "classifier")
+        rows, failures = labels_of(path, "classifier")
         if name not in (*rows, *failures):
             continue
         few = len({*rows} - {name}) < FEWEST[Classifier.load(path).kind]
@@ -296,27 +131,7 @@ def erase(project: Project, name: str) -> tuple[list[str], list[str]]:
     linked = project.linked(name)
     done = forget(project, name, really=True)
     linked = [path for path in linked if path.exists()]
-    return done, find_traces(project, name, linked) + [str(path) for path in linked]
-
-
-def find_traces(project: Project, name: str, linked: Sequence[Path] = ()) -> list[str]:
-    """Files below the project that still name a person, in their path or their content, or cannot be read.
-
-    Those in `linked` folders are left out.
-    """
-    spellings = _spellings(name)
-    known = {label for path, kind in project.arrays() for labels in _labels(path, kind) for label in labels}
-    known |= {r.label for m in project.manifests() for r in read_manifest(m.folder, m.path.name)}
-    longer = sorted((k for k in known for s in spellings if s in k and k not in spellings), key=len, reverse=True)
-    left = {}
-    for path in project.unreadable():
-        left[path] = f"{_shown(project, path)} (cannot be read)"
-    for path in project.walk():
-        if path in left or any(_real(path).is_relative_to(place) for place in linked):
-            continue
-        if any(_mentions(path, spelling, longer) for spelling in spellings):
-            left[path] = _shown(project, path)
-    return list(left.values())
+    return done, project.traces(name, linked) + [str(path) for path in linked]
 
 
 def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list[str]:
@@ -345,7 +160,7 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
     project.require_idle()
     project.wait()
     changed: list[str] = []
-    for spelling in _spellings(old):
+    for spelling in spellings(old):
         if spelling != new:
             changed += _rename(project, spelling, new, merge or bool(changed))
     if not changed:
@@ -355,7 +170,7 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
 
 def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
     """What is written in this spelling; nothing where nobody is."""
-    files = {path: (kind, _labels(path, kind)[0]) for path, kind in project.arrays()}
+    files = {path: (kind, labels_of(path, kind)[0]) for path, kind in project.arrays()}
     manifests = {m: list(read_manifest(m.folder, m.path.name)) for m in project.manifests()}
     places = [f for f in project.people_folders(old) if f.is_dir()]
     known = {label for _, labels in files.values() for label in labels}
@@ -372,10 +187,10 @@ def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
         if folder not in clustered[new] and clusters.folded(new) in (
             clusters.folded(n) for n in clusters.names(folder) if n != old
         ):
-            raise UsageError(f"{_shown(project, folder)} has a {new!r} but for upper and lower case", "write it so")
+            raise UsageError(f"{project.shown(folder)} has a {new!r} but for upper and lower case", "write it so")
         if folder not in clustered[new]:
             clusters.require_room(folder, new)
-    theirs = [path for path, (kind, labels) in files.items() if old in (*labels, *_labels(path, kind)[1])]
+    theirs = [path for path, (kind, labels) in files.items() if old in (*labels, *labels_of(path, kind)[1])]
     theirs += [m.path for m, records in manifests.items() if any(r.label == old for r in records)]
     for folder in {*clustered[old], *places, *(path.parent for path in (*places, *theirs))}:
         if not os.access(folder, os.W_OK):  # seen now: half of it done would be two people
@@ -385,7 +200,7 @@ def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
     for folder in clustered[old]:
         merged = partial(clusters.merge, names=[new, old])
         clusters.edit(folder, merged if folder in clustered[new] else partial(clusters.rename, old=old, new=new))
-        changed.append(f"{_shown(project, folder)}: {new}")
+        changed.append(f"{project.shown(folder)}: {new}")
     if database and old in there:
         database.rename(old, new)
         changed.append(f"{database}: {there[old]} vectors")
@@ -415,13 +230,13 @@ def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
             changed.append(f"{source} stays where it is: called so, its frames are {old}'s again")
             continue
         stem = new if source.stem == old else source.stem  # a video's name, or its folder's, is a label
-        below = _real(source.parent).relative_to(_real(project.root))
+        below = real_path(source.parent).relative_to(real_path(project.root))
         parts = [new if part == old else part for part in below.parts]
         _move(source, project.root.joinpath(*parts, stem + source.suffix), moved)
     for manifest, records in manifests.items():
         if number := sum(r.label == old for r in records):
             _rewrite(manifest, records, old, new, moved)
-            changed.append(f"{_shown(project, manifest.path)}: {number} inputs")
+            changed.append(f"{project.shown(manifest.path)}: {number} inputs")
     for path, (kind, labels) in files.items():
         if path not in theirs:
             continue
@@ -434,24 +249,10 @@ def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
             for suffix in REPORTS:
                 remove(path.with_suffix(suffix))
         kept = f"{labels.count(old)} vectors" if path.exists() else "erased, too few people are left"
-        changed.append(f"{_shown(project, path)}: {kept}")
+        changed.append(f"{project.shown(path)}: {kept}")
     if moved:
         changed.append(f"{len(moved)} files moved")
     return changed
-
-
-def _real(path: Path) -> Path:
-    """Where links lead to; a loop of links to itself."""
-    return Path(os.path.realpath(path))
-
-
-def _is_manifest(path: Path) -> bool:
-    return path.name == MANIFEST or path.name.endswith(f".{MANIFEST}")
-
-
-def _spellings(name: str) -> list[str]:
-    """The ways in which a name may be written: ë is one character, or two as macOS writes it in folders."""
-    return sorted({name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))})
 
 
 def _held(database: Database, name: str) -> int | None:
@@ -460,12 +261,6 @@ def _held(database: Database, name: str) -> int | None:
         return None
     photos = database.of(name)
     return len(photos) if len(photos) or any(f.label == name for f in photos.failures) else None
-
-
-def _labels(path: Path, kind: str) -> tuple[list[str], list[str]]:
-    """Labels of the rows and of the failures of a file."""
-    photos = load_embeddings(path) if kind == "embeddings" else Classifier.load(path).photos
-    return photos.labels.tolist(), [f.label for f in photos.failures]
 
 
 def _train(path: Path, change: Callable[[Embeddings], Embeddings]) -> None:
@@ -531,48 +326,3 @@ def _move(source: Path, target: Path, moved: dict[Path, Path]) -> None:
     while not any(parent.iterdir()):
         remove(parent)
         parent = parent.parent
-
-
-def _mentions(path: Path, name: str, longer: Sequence[str] = ()) -> bool:
-    """Whether a file's path or content has a name as a word of its own, and not as a part of `longer` names."""
-
-    word = re.compile("|".join(rf"(?<!\w){re.escape(form)}(?!\w)" for form in _forms(name)))
-    others = [form for other in longer for form in _forms(other)]
-
-    def has(text: str) -> bool:
-        for other in others:
-            text = text.replace(other, "")
-        return word.search(text) is not None
-
-    if any(map(has, path.parts)):
-        return True
-    if is_image(path) or is_video(path) or not path.is_file():
-        return False  # a picture's bytes may spell a short name by chance
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return False
-    if _wide(name) in data:
-        rest = data
-        for other in longer:
-            rest = rest.replace(_wide(other), b"")
-        if _wide(name) in rest:
-            return True
-    return any(os.fsencode(form) in data for form in _forms(name)) and has(data.decode("utf-8", "surrogateescape"))
-
-
-def _wide(name: str) -> bytes:
-    """As in NumPy's arrays of strings."""
-    return name.encode("utf-32-le", "surrogatepass")
-
-
-def _forms(name: str) -> set[str]:
-    """How a name stands in text, HTML and JSON."""
-    return {name, html.escape(name), json.dumps(name)[1:-1]}
-
-
-def _shown(project: Project, path: Path) -> str:
-    try:
-        return _real(path).relative_to(_real(project.root)).as_posix()
-    except ValueError:
-        return str(path)
