@@ -90,6 +90,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         if later is None:
             _sync(temp)
             temp.replace(target)
+            _sync_folder(target.parent)
         else:
             later.append((temp, target))
     except OSError as error:
@@ -102,6 +103,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def written_together() -> Iterator[None]:
     """Has `atomic_path` put what is written inside into place at the end: one wait for the disk instead of many.
+
+    After a power failure a file may be missing, never damaged: for what would then be made again.
 
     Raises:
         ArtifactError: the disk is full.
@@ -126,8 +129,18 @@ def written_together() -> Iterator[None]:
 
 
 def _sync(path: Path) -> None:
-    with path.open("rb") as file:
+    with path.open("r+b") as file:  # Windows wants the right to write
         os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    """Puts the names in a folder on disk, where the system can."""
+    with contextlib.suppress(OSError):
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def cannot_write(target: Path, error: OSError) -> ArtifactError | InputError:

@@ -11,7 +11,7 @@ import logging
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -275,6 +275,14 @@ class Classifier:
             name = None if reason else candidate
             decisions.append(Decision(name, candidate, float(apart[k]), probability, reason, nearest))
         return decisions
+
+    def decide_photos(self, photos: Embeddings) -> list[Decision]:
+        """`decide` for photos of known quality: as of any face, one that is too small or blurred gets no name."""
+        poor = photos.quality == 0
+        return [
+            replace(decision, name=None, reason="too small or blurred") if bad else decision
+            for decision, bad in zip(self.decide(photos.vectors), poor, strict=True)
+        ]
 
     def _reason(self, apart: dict[int, np.float32], k: int, order: list[int]) -> str:
         """Why person k's name is not given; empty where it is."""

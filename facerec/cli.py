@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn, TextIO
 
 from facerec import __version__
@@ -80,7 +80,8 @@ def make_parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("facerec", description=_DESCRIPTION, formatter_class=raw, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"facerec {__version__}")
-    parser.add_argument("-v", "--verbose", action="store_true", help="say which engine, model and settings are used")
+    parser.set_defaults(verbose=False)  # else a command would undo what stands before it
+    _add_verbose(parser)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
         examples = "examples:\n" + textwrap.indent(module.EXAMPLES, "  ")
@@ -93,7 +94,22 @@ def make_parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         module.add_arguments(sub)
+        for each in (sub, *_below(sub)):
+            _add_verbose(each)
     return parser
+
+
+def _add_verbose(parser: argparse.ArgumentParser) -> None:
+    """-v, which counts wherever it stands."""
+    text = "say which engine, model and settings are used"
+    parser.add_argument("-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help=text)
+
+
+def _below(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """A command's own commands."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action.choices.values()
 
 
 def entry() -> NoReturn:

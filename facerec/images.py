@@ -30,6 +30,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "AVIF", "HEIF")
 """What a picture is believed to be by its content: others start programs (EPS starts Ghostscript)."""
 MAX_PIXELS, MAX_SIDE = 120_000_000, 32_000  # OpenCV's remap ends at 32767
 """Larger pictures are refused before they are decoded: a small file can claim terabytes."""
+MAX_SHRINK = 0.5  # beyond, taking each pixel from its four neighbours leaves out others
 CAMERA_BITS = 8, 10, 12, 14, 16  # of a grey value, in files of 16 or 32
 
 # Where the five keypoints of a frontal face stand in a 112×112 picture (InsightFace's ArcFace template).
@@ -230,7 +231,9 @@ def crop_face(image: Image, face: Face, crop: Crop, size: int) -> Image:
             raise InputError("this detector finds no keypoints to align by", "choose a crop that is not aligned")
         template = (_TEMPLATE_112 - 56) / (1 + 2 * crop.margin) * (size / 112) + size / 2
         matrix = similarity(np.asarray(face.keypoints, np.float64), template)
-        return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_AREA).astype(np.uint8)
+        if np.hypot(*matrix[:, 0]) < MAX_SHRINK:
+            image, matrix = _shrunk(image, matrix, size)
+        return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR).astype(np.uint8)
     h, w = image.shape[:2]
     x1, y1, x2, y2 = face.box
     bw, bh = x2 - x1, y2 - y1
@@ -248,6 +251,21 @@ def crop_face(image: Image, face: Face, crop: Crop, size: int) -> Image:
     return cv2.resize(patch, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR).astype(
         np.uint8
     )
+
+
+def _shrunk(image: Image, matrix: npt.NDArray[np.float64], size: int) -> tuple[Image, npt.NDArray[np.float64]]:
+    """What a similarity (2, 3) maps to a square, averaged to its scale, and the similarity that is left to do."""
+    around = np.array([[-1, -1], [size, -1], [-1, size], [size, size]], np.float64)  # neighbours of the outermost too
+    inside = cv2.transform(around[None], cv2.invertAffineTransform(matrix))[0]
+    limits = np.array(image.shape[1::-1])
+    low = np.clip(np.floor(inside.min(0)), 0, limits - 1).astype(int)
+    high = np.clip(np.ceil(inside.max(0)) + 1, low + 1, limits).astype(int)
+    sides = np.maximum(np.rint((high - low) * np.hypot(*matrix[:, 0])), 1).astype(int)
+    part = image[low[1] : high[1], low[0] : high[0]]
+    share = sides / (high - low)
+    turn = matrix[:, :2] / share
+    move = matrix[:, 2] + matrix[:, :2] @ (low + 0.5 / share - 0.5)  # pixels' middles stay in place
+    return cv2.resize(part, sides.tolist(), interpolation=cv2.INTER_AREA).astype(np.uint8), np.c_[turn, move]
 
 
 def similarity(source: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

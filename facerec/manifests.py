@@ -181,7 +181,8 @@ class Manifest:
             raise cannot_write(self.folder, error) from error
 
     def _release(self) -> None:
-        (self.folder / ".lock").unlink(missing_ok=True)  # before the release: nobody gets a lock on nothing
+        with contextlib.suppress(PermissionError):  # Windows keeps what is open
+            (self.folder / ".lock").unlink(missing_ok=True)  # before the release: nobody gets a lock on nothing
         self._lock.release()
 
     def sweep(self) -> None:

@@ -20,7 +20,7 @@ from facerec import metrics, runtime
 from facerec.classify import KINDS, PerPerson, train_model
 from facerec.errors import DataError
 from facerec.metrics import Pair
-from facerec.types import FloatArray, Gate, StrArray
+from facerec.types import Failure, FloatArray, Gate, StrArray
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 FPIRS = (1e-1, 1e-2, 1e-3)
@@ -40,11 +40,13 @@ class Photos:
         names: (n,) paths, as pairs name them.
         people: (n,) whose they are.
         vectors: (n, d) float32 unit rows; NaN where no face was found.
+        failed: those of them that could not be read.
     """
 
     names: StrArray
     people: StrArray
     vectors: FloatArray
+    failed: tuple[Failure, ...] = ()
 
     @property
     def missing(self) -> npt.NDArray[np.bool_]:

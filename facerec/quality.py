@@ -55,7 +55,9 @@ class Quality:
 
     @property
     def score(self) -> float:
-        """0..1 for comparing photos of one person; 1 is a large, sharp, frontal face."""
+        """0..1 for comparing photos of one person; 1 is a large, sharp, frontal face, 0 one that gets no name."""
+        if self.problems(TO_NAME):
+            return 0.0
         turned = abs(self.yaw or 0.0)
         return min(self.size / 80, 1.0) * min(self.sharpness / 30, 1.0) * max(1.0 - turned, 0.0)
 

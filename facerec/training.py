@@ -126,7 +126,9 @@ def augmented(image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDA
         crop = cv2.resize(crop, (side, side), interpolation=cv2.INTER_LINEAR)
     if rng.random() < 0.5:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.uniform(15, 90))]
-        crop = cv2.imdecode(cv2.imencode(".jpg", np.ascontiguousarray(crop), quality)[1], cv2.IMREAD_COLOR)
+        bgr = np.ascontiguousarray(crop[..., ::-1])  # JPEG keeps lightness better than colour
+        again: Any = cv2.imdecode(cv2.imencode(".jpg", bgr, quality)[1], cv2.IMREAD_COLOR)
+        crop = again[..., ::-1]
     return np.ascontiguousarray(crop, np.uint8)
 
 

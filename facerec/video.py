@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 import subprocess
 import threading
@@ -32,6 +33,9 @@ PATIENCE, RETRY = 10.0, 0.5  # seconds until a camera that stopped is given up, 
 SEEK_GAP = 300
 """Frames from which on a jump is cheaper than decoding what lies between (a seek costs about 8 frames,
 but may land up to a key-frame interval, commonly 250 frames, before its aim)."""
+
+
+log = logging.getLogger("facerec")
 
 
 def is_video(path: Path) -> bool:
@@ -252,7 +256,7 @@ class Camera:
 
     def _reopen(self) -> Any:
         """Tries to get a camera back that stopped, until it gives a picture; a file is at its end."""
-        if isinstance(self.source, str) and "://" not in self.source:
+        if isinstance(self.source, str) and Path(self.source).is_file():
             return None
         self._say(f"camera {self.source} gives no pictures any more: trying to open it again")
         deadline = time.monotonic() + PATIENCE
@@ -304,10 +308,10 @@ class VideoWriter:
         return self
 
     def write(self, image: Image, seconds: float | None = None) -> None:
-        """Adds a frame; all have the size of the first.
+        """Adds a frame.
 
         Args:
-            image: RGB.
+            image: RGB; of another size than the first, as of a camera that came back, it is stretched to that.
             seconds: its time, where frames come as they like: the one before is repeated, or this one left out, so
                 that the video runs as fast as what it shows did, and in time with its sound.
         """
@@ -320,6 +324,9 @@ class VideoWriter:
                     f"{self.path} cannot be written", "choose an .mp4 file in a folder that you may write to"
                 )
             self._before = image
+        height, width = self._before.shape[:2]
+        if image.shape[:2] != (height, width):  # OpenCV would drop it
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
         until = self._frames + 1
         if seconds is not None:
             self._start = seconds if self._start is None else self._start
@@ -367,12 +374,14 @@ def with_sound(silent: Path, original: Path, output: Path) -> None:
         with Video(silent) as video:
             seconds = video.count / video.fps
         inputs = ["-i", str(silent.absolute()), "-i", str(original.absolute())]
-        streams = ["-map", "0:v", "-map", "1:a?", "-c:v", "copy", "-c:a", "copy", "-t", f"{seconds:.3f}"]
-        run = subprocess.run(
-            [program, "-nostdin", "-v", "error", "-y", *inputs, *streams, str(output.absolute())],
-            capture_output=True,
-            text=True,
-        )
-        if run.returncode == 0:
-            return
+        for codec in ("copy", "aac"):  # an .mp4 does not take every sound
+            streams = ["-map", "0:v", "-map", "1:a?", "-c:v", "copy", "-c:a", codec, "-t", f"{seconds:.3f}"]
+            run = subprocess.run(
+                [program, "-nostdin", "-v", "error", "-y", *inputs, *streams, str(output.absolute())],
+                capture_output=True,
+                text=True,
+            )
+            if run.returncode == 0:
+                return
+        log.warning("%s has no sound: ffmpeg says %s", output.name, (run.stderr.splitlines() or ["nothing"])[-1])
     shutil.copyfile(silent, output)

@@ -45,6 +45,19 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
     assert target.read_text() == "old" and names(tmp_path) == ["a.txt"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows syncs no folders")
+def test_what_is_written_is_on_disk_under_its_name(tmp_path, monkeypatch):
+    synced, real = [], os.fsync
+
+    def fsync(handle):
+        synced.append((stat.S_ISDIR(os.fstat(handle).st_mode), (tmp_path / "a.txt").exists()))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(tmp_path / "a.txt", "x")
+    assert synced == [(False, False), (True, True)]
+
+
 def test_a_full_disk_is_an_artifact_error_that_leaves_the_old_file(tmp_path, monkeypatch):
     target = tmp_path / "a.txt"
     write_text(target, "old")

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from conftest import COLOURS, STRANGER, FakeDetector, photo, save, video
 
 from facerec.errors import UsageError
 from facerec.images import read_image
-from facerec.stages.blur import BLOCKS, WAYS, blur_image, blur_video, filled, hide
+from facerec.stages.blur import BLOCKS, How, blur_image, blur_video, filled, hide
 from facerec.video import Video
 
 
@@ -31,7 +32,7 @@ def coloured(image, colour, slack=60):
     return int((np.abs(image.astype(int) - np.array(colour)).max(axis=2) < slack).sum())
 
 
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("how", get_args(How))
 def test_nothing_but_a_few_mean_colours_is_left_of_a_hidden_face(astronaut, how):
     box = np.array([170.0, 60, 275, 210])
     hidden = hide(astronaut, [box], how)
@@ -50,7 +51,7 @@ def test_nothing_but_a_few_mean_colours_is_left_of_a_hidden_face(astronaut, how)
 def test_faces_at_the_edge_and_outside_are_no_trouble():
     image = photo(1)
     boxes = [np.array([-20.0, -20, 10, 10]), np.array([85.0, 85, 130, 140]), np.array([200.0, 200, 220, 230])]
-    for how in WAYS:
+    for how in get_args(How):
         assert hide(image, boxes, how).shape == image.shape
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import stat
 import subprocess
 import sys
@@ -349,5 +350,17 @@ def test_live_of_a_missing_video_is_an_error(project, run):
 def test_verbose_says_what_is_used(project, run, caplog):
     run("predict", "group.png")
     assert caplog.text == ""
-    run("-v", "predict", "group.png")
-    assert "detector mtcnn, embedder facenet" in caplog.text and "onnxruntime" in caplog.text
+    for words in (["-v", "predict", "group.png"], ["predict", "-v", "group.png"]):
+        caplog.clear()
+        run(*words)
+        assert "classifiers/svm.npz: svm, 3 people, distance up to 0.40" in caplog.text
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("words", ["-v detect", "detect -v", "evaluate pairs -v raw_images"])
+def test_verbose_says_which_networks_are_used(in_tmp, run, caplog, samples, words):
+    shutil.copytree(samples / "val", in_tmp / "raw_images")
+    run(*words.split())
+    assert "detector mtcnn, faces from 20 pixels" in caplog.text
+    embeds = "embedder facenet, facenet-128" in caplog.text and "onnxruntime" in caplog.text
+    assert embeds == ("evaluate" in words)

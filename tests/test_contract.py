@@ -100,7 +100,13 @@ def test_small_and_faint_faces_can_be_left_out(name, astronaut):
 
 @pytest.mark.parametrize(
     "options",
-    [{"name": "nonsense"}, {"min_face": 11}, {"min_confidence": 1.5}, {"min_confidence": -0.1}],
+    [
+        {"name": "nonsense"},
+        {"min_face": 11},
+        {"name": "mtcnn-reference", "min_face": 19},
+        {"min_confidence": 1.5},
+        {"min_confidence": -0.1},
+    ],
     ids=str,
 )
 def test_what_no_detector_takes_is_a_usage_error(options):

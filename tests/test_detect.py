@@ -16,10 +16,9 @@ from conftest import COLOURS, CROP, FakeDetector, numbered, photo, photos, save,
 from facerec.errors import ArtifactError, FacerecError, UsageError
 from facerec.images import read_image
 from facerec.manifests import MANIFEST, read_manifest
-from facerec.stages import common
-from facerec.stages.common import Item
 from facerec.stages.detect import assign_splits, detect
 from facerec.stages.extract import extract
+from facerec.stages.process import Item
 from facerec.types import Crop
 
 PEOPLE = {"ana": 10, "ben": 7, "cleo": 3}
@@ -432,8 +431,8 @@ def test_what_workers_have_not_finished_goes_when_a_run_is_interrupted(raw, monk
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(common, "PROCESSES", 1)
-    monkeypatch.setattr(common, "spread", interrupted)
+    monkeypatch.setattr("facerec.stages.process.PROCESSES", 1)
+    monkeypatch.setattr("facerec.stages.process.spread", interrupted)
     with pytest.raises(KeyboardInterrupt):
         go(raw, jobs=2)
     assert not [path for path in (raw.parent / "processed").rglob("*") if path.name.startswith(".facerec-tmp-")]

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -378,6 +379,30 @@ def test_a_score_tells_wrong_unknown_and_missed_apart(in_tmp):
     score = train(in_tmp / "e.npz", in_tmp / "c.npz", kind="nearest", threshold=0.3).test
     assert (score.total, score.right, score.wrong, score.unknown, score.no_face) == (5, 2, 1, 1, 1)
     assert str(score) == "2/5 = 0.400 (1 wrong, 1 unknown, 1 no face)"
+
+
+def test_a_face_that_predict_would_refuse_is_unknown_in_every_accuracy(in_tmp, run):
+    quality = np.array([0.5, 0.5, np.nan, 0, 0.5, 0.5, 0.5, 0], np.float32)
+    rows = vectors({"ana": 4, "ben": 4}, splits=np.array(["train", "train", "test", "test"] * 2), quality=quality)
+    save_embeddings(Path("embeddings/faces.npz"), rows)
+    trained = json.loads(run("train", "--nearest", "--threshold", "1", "--json").out)
+    assert (trained["test"]["right"], trained["test"]["unknown"]) == (2, 2)
+    assert json.loads(run("evaluate", "classifier", "--json").out)["unknown"] == 2
+    assert "2 of 4 right" in run("predict", "--batch", "4").out
+    decisions = Classifier.load(Path("classifiers/nearest.npz")).decide_photos(rows)
+    assert {d.reason for d, q in zip(decisions, quality, strict=True) if q == 0} == {"too small or blurred"}
+
+
+def test_test_faces_are_not_looked_up_among_themselves(in_tmp, run):
+    """A gallery may be that of `facerec embed`, which holds them too."""
+    rows = vectors({"ana": 4, "ben": 4}, splits=np.array(["train", "train", "train", "test"] * 2))
+    save_embeddings(Path("embeddings/faces.npz"), rows)
+    asked = ["predict", "--batch", "9", "--threshold", "1", "--gallery"]
+    refused = run(*asked, "embeddings/faces.npz")
+    assert refused.code == 1 and "the names come from" in refused.err
+    save_embeddings(Path("half.npz"), rows[np.arange(8) != 7])
+    answer = run(*asked, "half.npz")
+    assert "1 of 1 right" in answer.out and "1 test face is left out" in answer.err
 
 
 @pytest.mark.parametrize("name", ["unknown", "no face"])

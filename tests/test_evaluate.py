@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import COLOURS, photo, save
 from scipy import stats
 from sklearn.metrics import det_curve, roc_auc_score, roc_curve
 from sklearn.metrics.cluster import contingency_matrix
@@ -427,6 +428,18 @@ def test_photos_that_are_in_no_persons_folder_are_refused_and_nothing_is_made(
     assert main(["evaluate", protocol, "photos"]) == 2
     assert "put them into photos/NAME/, a folder a person" in capsys.readouterr().err
     assert not (tmp_path / "evaluation").exists()
+
+
+def test_photos_that_cannot_be_read_are_named_and_the_command_says_so(in_tmp, run, fakes):
+    for i, name in enumerate(sorted(COLOURS) * 4):
+        save(in_tmp / "people" / name / f"{i}.png", photo(i, [COLOURS[name]]))
+    save(in_tmp / "people" / "ana" / "wall.png", photo(1))
+    answer = run("evaluate", "pairs", "people")
+    assert answer.code == 0 and "cannot be read" not in answer.out
+    (in_tmp / "people" / "ben" / "torn.png").write_bytes(b"\x89PNG")
+    answer = run("evaluate", "pairs", "people")
+    assert answer.code == 3 and "cannot be read, and so has no face: ben/torn.png" in " ".join(answer.out.split())
+    assert "ben/torn.png" in Path("evaluation/pairs.html").read_text()
 
 
 @pytest.mark.real

@@ -12,6 +12,7 @@ from PIL import Image as Pillow
 from facerec import images
 from facerec.errors import InputError
 from facerec.images import (
+    _TEMPLATE_112,
     choose_faces,
     crop_face,
     decode_image,
@@ -253,6 +254,21 @@ def test_an_aligned_crop_puts_the_keypoints_upright_where_the_template_has_them(
     cut = crop_face(image, Face((50, 50, 150, 150), 1, points), Crop(margin, aligned=True), 112)
     for k, (x, y) in enumerate((upright - 56) / (1 + 2 * margin) + 56):
         assert cut[round(y), round(x), 0] == pytest.approx(60 + 40 * k, abs=12)
+
+
+def test_an_aligned_crop_of_a_large_photo_averages_its_pixels():
+    """Of noise nothing is left then; four neighbours alone would keep half of it."""
+    points = _TEMPLATE_112 * 8 + 3.5  # the middle of eight pixels
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 1), np.uint8).repeat(3, axis=2)
+    face = Face((100, 100, 800, 800), 1, points)
+    assert crop_face(noise, face, Crop(0, aligned=True), 112).std() < 20
+    clouds = cv2.GaussianBlur(noise, (0, 0), 20)
+    clouds = cv2.normalize(clouds, None, 0, 255, cv2.NORM_MINMAX)
+    small = cv2.resize(clouds, (125, 125), interpolation=cv2.INTER_AREA)
+    expected = crop_face(small, Face((12, 12, 100, 100), 1, (points + 0.5) / 8 - 0.5), Crop(0, aligned=True), 112)
+    found = crop_face(clouds, face, Crop(0, aligned=True), 112)
+    assert np.abs(found.astype(int) - expected).mean() < 2 < expected.std() / 10
+    assert np.abs(found[0].astype(int) - expected[0]).mean() < 4  # nothing black from outside
 
 
 def test_an_aligned_crop_needs_keypoints():

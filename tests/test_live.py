@@ -4,11 +4,13 @@ import contextlib
 import os
 import re
 import time
+from contextlib import closing
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
-from conftest import COLOURS, STRANGER, FakeDetector, photo, video
+from conftest import COLOURS, STRANGER, FakeDetector, photo, until, video
 
 from facerec import greet
 from facerec.artifacts import load_embeddings
@@ -21,9 +23,12 @@ from facerec.greet import Greeter
 from facerec.images import read_image
 from facerec.live import live
 from facerec.quality import Quality
+from facerec.stages import names as whom
 from facerec.stages.capture import Guide, capture, view_of
 from facerec.stages.learn import Learner
+from facerec.stages.names import Watch
 from facerec.tracking import moved
+from facerec.types import Gate
 from facerec.video import Camera, Frame, Video, VideoWriter, ahead, realtime
 from facerec.window import Window
 
@@ -134,6 +139,33 @@ def test_a_face_named_in_the_window_is_in_the_gallery_and_recognised_at_once(in_
     again = Follower(follower.recognizer, step=1)
     live(sharp, again)
     assert again.recognizer.classifier.decide(gallery.vectors[-1:])[0].name == "Eva Lind"
+
+
+def test_whom_others_forget_is_named_no_more_also_after_the_gallery_changed(in_tmp, recognizer, monkeypatch):
+    monkeypatch.setattr(whom, "LOOK", 0.02)
+    photos = replace(recognizer.classifier.photos, gate=Gate(0.4))
+    for name in ("mine", "team"):
+        FileGallery(in_tmp / f"{name}.npz").add(photos)
+    mine, follower = FileGallery(in_tmp / "mine.npz"), Follower(recognizer, step=1)
+
+    def gone(learner):
+        learner.refresh()
+        return "ana" not in follower.recognizer.classifier.people
+
+    learner = Learner(follower, mine, "nearest", Watch(FileGallery(mine.where), whom.names_of, mine.state()))
+    with closing(learner):
+        assert "3 people" in learner.load("team") and not gone(learner)
+        forget(in_tmp / "team.npz", "ana")
+        until(lambda: gone(learner))
+    follower.recognizer = recognizer  # by a classifier again, until somebody is named
+    new = FileGallery(in_tmp / "new.npz")
+    never_read = Watch(FileGallery(in_tmp / "none.npz"), whom.names_of, None)
+    with closing(Learner(follower, new, "nearest", never_read)) as learner:
+        for frame in (Frame(i, i / 10, scene(i)) for i in range(3)):
+            (track, *_) = follower.follow(frame) or [None]
+        assert "is added" in learner.name("eva", scene(3), track) and not gone(learner)
+        forget(in_tmp / "new.npz", "ana")
+        until(lambda: gone(learner))
 
 
 def test_a_face_is_enrolled_where_it_is_and_not_where_its_track_has_gone(in_tmp, recognizer):

@@ -14,6 +14,7 @@ from conftest import COLOURS, FakeEmbedder, face, photo, photos, save, tree, use
 
 from facerec import cli
 from facerec.artifacts import load_embeddings, save_embeddings
+from facerec.galleries.file import locked
 from facerec.galleries.people import swapped
 from facerec.images import find_files, find_images
 from facerec.manifests import Manifest, read_manifest
@@ -109,6 +110,15 @@ def test_nobody_is_half_forgotten_while_a_stage_is_at_work(run, project):
     assert refused.code == 1 and "another facerec is working on processed" in refused.err
     assert tree(Path()) == before
     assert run("rename", "ana", "anna").code == 0
+
+
+def test_nobody_is_half_forgotten_while_vectors_are_written(run, project, monkeypatch):
+    monkeypatch.setattr("facerec.galleries.file.WAIT", 0.1)
+    before = tree(Path())
+    with locked(Path("embeddings/faces.npz")):
+        refused = run("forget", "ana", "--yes")
+    assert refused.code == 1 and "another facerec has been writing" in refused.err
+    assert tree(Path()) == before
 
 
 def test_who_is_being_embedded_is_forgotten_when_that_is_done(run, project, monkeypatch):
@@ -223,6 +233,12 @@ def linked(project, tmp_path_factory):
     return elsewhere
 
 
+def test_what_may_still_show_a_person_is_said(run, project):
+    assert "snapshots/" not in run("forget", "ana", "--yes").err
+    save(Path("snapshots/1.jpg"), photo(1))
+    assert "facerec live in snapshots/ may still show ben" in run("forget", "ben", "--yes").err
+
+
 def test_a_linked_folder_is_renamed_and_its_photos_stay_where_they_are(run, linked):
     before = tree(linked)
     assert run("rename", "ana", "eva").code == 0
@@ -246,6 +262,23 @@ def test_a_name_is_the_same_in_every_spelling(run, fakes):
     assert set(load_embeddings(Path("embeddings/faces.npz")).people) == {"ana", "ben"}
     assert run("rename", "ana", two).code == 0 and run("forget", one, "--yes").code == 0
     assert traces(one) == traces(two) == [] and run("forget", one, "--yes").code == 1
+
+
+def test_two_spellings_of_a_name_are_one_person(run, fakes):
+    one, two = (unicodedata.normalize(form, "Zo\u00eb") for form in ("NFC", "NFD"))
+    photos(Path("raw_images"), {"ana": 4, "ben": 4})
+    for name, colour in ((one, "ana"), (two, "ben")):  # of one person, whatever they look like
+        Path("raw_images", colour).rename(Path("raw_images") / name)
+    photos(Path("raw_images"), {"cleo": 4})
+    assert run("detect").code == 0 and run("embed").code == 0
+    rows = load_embeddings(Path("embeddings/faces.npz"))
+    assert rows.people == [one, "cleo"] and (rows.labels == one).sum() == 8
+    for name in (one, two):
+        assert run("enroll", name, face("ana", 9), "--force").code == 0
+        assert run("blur", face("ana", 4), "--except", name, "--gallery", GALLERY, "--threshold", "0.5").code == 0
+    assert load_embeddings(GALLERY).people == [one]
+    assert run("rename", "cleo", two, "--merge").code == 0
+    assert load_embeddings(Path("embeddings/faces.npz")).people == [one]
 
 
 def test_forgetting_says_where_linked_photos_remain(run, linked):

@@ -15,9 +15,9 @@ from facerec.artifacts import load_embeddings
 from facerec.errors import FacerecError
 from facerec.manifests import Manifest, Record
 from facerec.scratch import Names, Tables, packed, unpacked
-from facerec.stages.common import process
 from facerec.stages.detect import assign_splits, labelled_photos
 from facerec.stages.embed import embed
+from facerec.stages.process import process
 
 NUMBERS = "CREATE TABLE numbers (n INTEGER, filler BLOB)"
 TEXTS = ["", "a", "ü", "李", "\udcff", "😀", "a\udc80b", "raw_images/Ünal 李/1.jpg"]

@@ -196,6 +196,11 @@ def test_what_is_wrong_with_a_face_is_said(face, crop, problem):
     assert 0 <= quality.score <= 1
 
 
+def test_a_face_that_gets_no_name_has_no_quality():
+    assert assess(turned(size=90), NOISE).score > 0
+    assert assess(turned(size=19), NOISE).score == assess(turned(size=90), np.full_like(NOISE, 90)).score == 0
+
+
 def test_angles_do_not_depend_on_the_roll_or_size_of_a_face():
     straight, rolled = assess(turned(0.2, 0.6), NOISE), assess(turned(0.2, 0.6, roll=25), NOISE)
     assert (rolled.yaw, rolled.pitch) == (pytest.approx(straight.yaw), pytest.approx(straight.pitch))

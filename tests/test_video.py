@@ -1,5 +1,6 @@
 """Videos: order, time stamps, jumps, damage, phones held upright; cameras; writing."""
 
+import os
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -8,10 +9,10 @@ import av
 import cv2
 import numpy as np
 import pytest
-from conftest import number_of, numbered, video
+from conftest import number_of, numbered, until, video
 
 from facerec.errors import ArtifactError, InputError
-from facerec.video import SEEK_GAP, Camera, Video, VideoWriter, is_video
+from facerec.video import SEEK_GAP, Camera, Video, VideoWriter, is_video, with_sound
 
 LONG = SEEK_GAP + 60
 
@@ -186,6 +187,64 @@ def test_a_written_video_reads_back(tmp_path):
     with Video(writer.path) as film:
         assert film.fps == pytest.approx(12) and [number_of(f.image) for f in film.frames()] == list(range(6))
     assert [p.name for p in writer.path.parent.iterdir()] == ["out.mp4"]
+
+
+def test_a_frame_of_another_size_is_no_reason_to_lose_the_others(tmp_path):
+    """A camera that was unplugged may come back with another resolution."""
+    with VideoWriter(tmp_path / "out.mp4", 12) as writer:
+        for i in range(6):
+            frame = numbered(i)
+            writer.write(cv2.resize(frame, (frame.shape[1] * 2, frame.shape[0] * 2)) if i > 2 else frame)
+    with Video(writer.path) as film:
+        assert [number_of(f.image) for f in film.frames()] == list(range(6))
+
+
+@pytest.mark.parametrize(("source", "opened"), [("/dev/video0", 2), (0, 2), ("film", 1)])
+def test_a_camera_that_stops_is_opened_again_whatever_it_is_called(tmp_path, monkeypatch, source, opened):
+    calls = []
+
+    class Capture:
+        def __init__(self, source):
+            calls.append(source)
+            self.left = 3
+
+        def isOpened(self):  # noqa: N802
+            return True
+
+        def read(self):
+            self.left -= 1
+            return self.left >= 0, np.zeros((8, 8, 3), np.uint8)
+
+        def release(self):
+            pass
+
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    if source == "film":
+        source = str(tmp_path / "film.mp4")
+        Path(source).touch()
+    with Camera(source) as camera:
+        until(lambda: len(calls) >= opened and (opened > 1 or not camera._running))
+    assert opened > 1 or len(calls) == 1
+
+
+@pytest.mark.parametrize(("fails", "said"), [(1, ""), (2, "has no sound: ffmpeg says")])
+def test_a_sound_that_an_mp4_does_not_take_is_converted_or_its_loss_is_said(tmp_path, monkeypatch, caplog, fails, said):
+    """ffmpeg is not everywhere: one that refuses to copy stands in for it."""
+    tool = tmp_path / "ffmpeg"
+    tool.write_text(
+        f"#!/bin/sh\necho x >> {tmp_path}/calls\n"
+        f'[ "$(wc -l < {tmp_path}/calls)" -gt {fails} ] || {{ echo no >&2; exit 1; }}\n'
+        'for last; do :; done\nprintf "%s " "$@" > "$last"\n'
+    )
+    tool.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    silent = video(tmp_path / "a.mp4", [numbered(1)])
+    with_sound(silent, silent, tmp_path / "out.mp4")
+    assert said in caplog.text and bool(said) == bool(caplog.text)
+    if said:
+        assert (tmp_path / "out.mp4").read_bytes() == silent.read_bytes()
+    else:
+        assert "-c:a aac" in (tmp_path / "out.mp4").read_text()
 
 
 def test_a_video_that_could_not_be_finished_leaves_the_old_one(tmp_path):

@@ -16,7 +16,7 @@ from facerec.galleries import Where
 from facerec.galleries.people import Person, empty, people
 from facerec.stages.common import require_name
 from facerec.stages.enroll import enroll
-from facerec.stages.people import erase, rename
+from facerec.stages.people import beyond, erase, rename
 from facerec.stages.project import Project
 from facerec.stages.train import default_gate
 from facerec.types import Embeddings
@@ -147,7 +147,8 @@ def card(person: Person, gallery: Embeddings, names: list[str]) -> None:
             sure = st.checkbox("Really forget, in every file of this folder", key=f"sure {person.name}")
             if st.button("Forget", key=f"do forget {person.name}", disabled=not sure, type="primary"):
                 erased, left = erase(project, person.name)
-                st.session_state["left"] = [f"still {person.name}'s, or names them: {trace}" for trace in left[:SHOWN]]
+                traces = [f"still {person.name}'s, or names them: {trace}" for trace in left[:SHOWN]]
+                st.session_state["left"] = [*traces, *beyond(person.name)]
                 say_and_start_again(f"{person.name} is forgotten: {len(erased)} places.")
         except FacerecError as error:
             st.error(toolkit.plain(str(error)))

@@ -9,7 +9,7 @@ import streamlit as st
 from facerec import catalogue
 from facerec.app import toolkit
 from facerec.detectors import DETECTORS
-from facerec.embedders import MODELS
+from facerec.embedders import models
 
 SIZES = (20, 30, 40, 60, 80, 120)
 
@@ -24,9 +24,8 @@ def page() -> None:
     min_face = st.select_slider(
         "Smallest face, pixels (larger is faster)", sizes, key=kept("size", chosen.min_face, sizes)
     )
-    everything = (*MODELS, *catalogue.tuned_names())
-    models = [model for model in everything if catalogue.gate(model)]  # others need calibrating
-    model = st.selectbox("Model of a new gallery", models, key=kept("model", chosen.model, models))
+    calibrated = [model for model in models() if catalogue.gate(model)]
+    model = st.selectbox("Model of a new gallery", calibrated, key=kept("model", chosen.model, calibrated))
     toolkit.with_settings(detector=detector, min_face=min_face, model=model)
     recognizer = toolkit.recognizer()
     known = recognizer.classifier.photos.space.model if recognizer else model

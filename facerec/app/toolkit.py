@@ -15,7 +15,7 @@ import numpy as np
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from facerec import app, catalogue, runtime
+from facerec import app, catalogue, paths, runtime
 from facerec.artifacts import save_embeddings
 from facerec.classify import Classifier
 from facerec.detectors import DEFAULT_MIN_FACE, DETECTORS, load_detector
@@ -137,8 +137,7 @@ def names_path() -> Where | None:
     """The gallery that was asked for, or the newest of classifiers and gallery; None where nobody is known."""
     if app.GALLERY in os.environ:
         return where() if gallery().exists() else None
-    found = [p for p in (*CLASSIFIERS.glob("[!.]*.npz"), GALLERY) if p.is_file()]
-    return max(found, key=lambda p: p.stat().st_mtime_ns, default=None)
+    return paths.names()
 
 
 def _changed(path: Where | None) -> object:

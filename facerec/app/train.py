@@ -62,7 +62,7 @@ def upload() -> None:
         if not st.button("Keep", disabled=not (name and files)):
             return
         try:
-            require_name(name)
+            name = require_name(name)
         except FacerecError as error:
             st.error(toolkit.plain(str(error)))
             return

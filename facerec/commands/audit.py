@@ -52,12 +52,13 @@ def run(args: argparse.Namespace) -> Exit:
     """Prints the findings and draws their photos; or declares look-alikes."""
     from facerec.audit import audit
     from facerec.galleries import open_gallery, picture
+    from facerec.stages.common import canonical
     from facerec.stages.train import default_gate
 
     where = args.gallery or args.file or (paths.GALLERY if paths.GALLERY.exists() else paths.EMBEDDINGS)
     gallery = open_gallery(where)
     if pair := args.lookalikes or args.not_lookalikes:
-        return _declare(gallery, *pair, withdraw=args.lookalikes is None, as_json=args.json)
+        return _declare(gallery, *map(canonical, pair), withdraw=args.lookalikes is None, as_json=args.json)
     if args.output.suffix.lower() not in (".png", ".jpg"):
         raise UsageError(f"{args.output} is no .png or .jpg", "choose another --output")
     embeddings = gallery.load()

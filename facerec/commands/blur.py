@@ -36,22 +36,23 @@ def run(args: argparse.Namespace) -> Exit:
     """Hides faces."""
     from facerec import runtime
     from facerec.stages.blur import Hidden, blur_image, blur_video
-    from facerec.stages.common import copies_of
+    from facerec.stages.common import canonical, copies_of
     from facerec.stages.predict import expand
     from facerec.video import is_video
 
     paths = list(expand(args.inputs, videos=True))
     if not paths:
         raise UsageError(f"nothing in {', '.join(args.inputs)}", "give images, videos, folders or a pattern in quotes")
-    recognizer = common.make_recognizer(args, "all") if args.keep or args.only else None
+    named = {canonical(name) for name in args.keep or args.only or ()}
+    recognizer = common.make_recognizer(args, "all") if named else None
     if recognizer is not None:
-        known = set(recognizer.classifier.people)
-        if strangers := sorted({*(args.keep or args.only)} - known):
+        known = {canonical(name) for name in recognizer.classifier.people}
+        if strangers := sorted(named - known):
             raise UsageError(f"{strangers[0]} is not enrolled", f"known are: {', '.join(sorted(known)[:10])}")
     detector = recognizer.detector if recognizer else common.make_detector(args, runtime.cpu_count())
 
     def wanted(name: str | None) -> bool:
-        return name in args.only if args.only else name not in (args.keep or ())
+        return (name is not None and canonical(name) in named) == bool(args.only)
 
     copies = copies_of(paths, args.output, lambda p: ".mp4" if is_video(p) else ".jpg")
     result = Exit.OK

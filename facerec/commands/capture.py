@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> Exit:
     from facerec.stages.common import require_name
     from facerec.window import Window
 
-    require_name(args.name)
+    args.name = require_name(args.name)
     window = None if args.headless else Window(f"facerec capture {args.name}")
     detector = common.make_detector(args, runtime.cpu_count())
     source = common.open_camera(args.camera)

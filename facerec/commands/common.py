@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from facerec import stores
+from facerec import paths, stores
 from facerec.detectors import DEFAULT_MIN_FACE, DETECTORS
-from facerec.embedders import EMBEDDERS, MODELS
+from facerec.embedders import EMBEDDERS, MODELS, models
 from facerec.errors import Exit, FacerecError, UsageError
 from facerec.paths import CLASSIFIERS, GALLERY
 
@@ -102,8 +102,10 @@ def add_jobs_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_detector_arguments(parser: argparse.ArgumentParser, faces: str | None, *, choose: bool = True) -> None:
-    """--detector and what it looks for; --faces, where faces are chosen so."""
+def add_detector_arguments(
+    parser: argparse.ArgumentParser, faces: str | None, *, choose: bool = True, one: bool = False
+) -> None:
+    """--detector and what it looks for; --faces, where faces are chosen so; where `one` is, not all of them."""
     parser.add_argument("--detector", choices=DETECTORS, default=DETECTORS[0], help="default: %(default)s")
     parser.add_argument(
         "--min-face", type=int, default=DEFAULT_MIN_FACE, metavar="PX",
@@ -114,7 +116,7 @@ def add_detector_arguments(parser: argparse.ArgumentParser, faces: str | None, *
         return
     parser.add_argument(
         "--faces",
-        choices=("largest", "central", "all"),
+        choices=("largest", "central") if one else ("largest", "central", "all"),
         default=faces,
         help=f"which of several (default: {faces or 'largest; all for image files'})",
     )
@@ -138,9 +140,7 @@ def add_gate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def model(text: str) -> str:
     """An option's embedding model: a name in the catalogue, or the JSON file that describes another one."""
-    from facerec import catalogue
-
-    known = (*MODELS, *catalogue.tuned_names())
+    known = models()
     if text not in known and not text.endswith(".json"):
         raise argparse.ArgumentTypeError(f"{text} is neither of {', '.join(known)} nor a model's .json description")
     return text
@@ -260,7 +260,6 @@ def make_recognizer(args: argparse.Namespace, faces: FaceChoice) -> Recognizer:
     space = classifier.photos.space
     threads = runtime.cpu_count()
     embedder = load_embedder(args.embedder, model=space.model, crop=space.crop, flip=space.flip, threads=threads)
-    log.info("detector %s, embedder %s, %s, %s", args.detector, args.embedder, space, runtime.describe())
     return Recognizer(make_detector(args, threads), embedder, classifier, faces)
 
 
@@ -284,24 +283,16 @@ def open_camera(source: str) -> Camera:
         raise FacerecError(f"camera {source}: {error.what}", error.cure) from None
 
 
-def _classifiers() -> list[Path]:
-    """In the order in which they were trained."""
-    found = (p for p in CLASSIFIERS.glob("*.npz") if p.is_file() and not p.name.startswith("."))
-    return sorted(found, key=lambda p: p.stat().st_mtime)
-
-
 def newest_names() -> Path:
     """The classifier that was trained last, or the gallery if somebody was enrolled after that."""
     from facerec.errors import ArtifactError
 
-    found = [*_classifiers(), *([GALLERY] if GALLERY.is_file() else [])]
-    if not found:
+    if (newest := paths.names()) is None:
         raise ArtifactError(
             f"there is no classifier in {CLASSIFIERS}/ and no gallery",
             "make one with `facerec train --svm` or `facerec enroll NAME photo.jpg`",
         )
-    newest = max(found, key=lambda p: p.stat().st_mtime)
-    if GALLERY in found and len(found) > 1:
+    if GALLERY.is_file() and paths.classifiers():
         other = "a classifier's with --classifier" if newest == GALLERY else f"the gallery's with --gallery {GALLERY}"
         print(f"facerec: names from {newest}, the newest; {other}", file=sys.stderr)
     return newest
@@ -309,7 +300,7 @@ def newest_names() -> Path:
 
 def classifier_before(gallery: Path | str) -> Path | None:
     """The classifier that names people until somebody is enrolled into this gallery; None where none does."""
-    if gallery != GALLERY or not (found := _classifiers()):
+    if gallery != GALLERY or not (found := paths.classifiers()):
         return None
     return found[-1] if not GALLERY.exists() or found[-1].stat().st_mtime > GALLERY.stat().st_mtime else None
 
@@ -318,7 +309,7 @@ def newest_classifier() -> Path:
     """The classifier that was trained last."""
     from facerec.errors import ArtifactError
 
-    if not (found := _classifiers()):
+    if not (found := paths.classifiers()):
         raise ArtifactError(f"there is no classifier in {CLASSIFIERS}/", "make one with `facerec train --svm`")
     return found[-1]
 

@@ -33,7 +33,6 @@ def run(args: argparse.Namespace) -> Exit:
     require_folder(args.inputs, "make it with `facerec detect`")
     crop, _ = crop_of(args.inputs)
     embedder = load_embedder(args.embedder, model=args.model, crop=crop, threads=1)
-    common.log.info("%s, %s", embedder.space, runtime.describe())
     report = embed(
         args.inputs,
         args.output,

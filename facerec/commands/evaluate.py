@@ -19,7 +19,7 @@ from facerec.errors import Exit, UsageError
 if TYPE_CHECKING:
     from facerec.protocols import Photos
     from facerec.stages.evaluate import Engine
-    from facerec.types import Embedder
+    from facerec.types import Embedder, Failure
 
 HELP = "error rates with intervals, on any folder of labelled faces"
 EXAMPLES = """\
@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if name == "open-set":
             sub.add_argument("--photos-each", type=common.positive, default=1, help="enrolled (default: %(default)s)")
             sub.add_argument("--gallery-size", type=common.positive, metavar="N", help="people (default: half)")
-        common.add_detector_arguments(sub, "central")
+        common.add_detector_arguments(sub, "central", one=True)
         common.add_embedder_arguments(sub, described=True)
         sub.add_argument("--margin", type=margin, help=f"around the face (default: {DEFAULT_MARGIN}, or as described)")
         sub.add_argument("--crop", choices=CROPS, help=f"default: {CROPS[0]}, or as described")
@@ -88,6 +88,7 @@ def run(args: argparse.Namespace) -> Exit:
     from facerec import runtime
     from facerec.stages import evaluate
 
+    failed: set[Failure] = set()  # their errors are in the report
     if args.protocol == "classifier":
         report = evaluate.classifier(args.classifier or common.newest_classifier(), args.embeddings, args.processed)
     else:
@@ -102,6 +103,7 @@ def run(args: argparse.Namespace) -> Exit:
             photos = evaluate.load_photos(
                 args.data, cache, engine, jobs=jobs, cluster=args.cluster, progress=common.bar
             )
+            failed.update(photos.failed)
             return engine, photos
 
         if args.protocol == "compare":
@@ -134,7 +136,7 @@ def run(args: argparse.Namespace) -> Exit:
     else:
         print(report.text())
         print("\n" + "\n".join(f"  {path}" for path in paths))
-    return Exit.OK
+    return Exit.SOME_FAILED if failed else Exit.OK
 
 
 def _with(args: argparse.Namespace, setting: str) -> argparse.Namespace:

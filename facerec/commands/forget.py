@@ -24,8 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Exit:
     """Asks, erases, and looks for what is left."""
-    from facerec import catalogue
-    from facerec.stages.people import erase, forget
+    from facerec.stages.people import beyond, erase, forget
 
     project = common.project(args.gallery)
     plan = forget(project, args.name, really=False)
@@ -40,13 +39,8 @@ def run(args: argparse.Namespace) -> Exit:
             print("nothing was erased", file=sys.stderr)
             return Exit.ERROR
     erased, left = erase(project, args.name)
-    if tuned := catalogue.tuned_names():
-        common.say(
-            f"a fine-tuned model keeps what it learned of {args.name}, if it did: facerec models remove {tuned[0]}"
-        )
-    common.say(
-        f"pictures in folders of your choice (--output of predict, live, blur, audit) may still show {args.name}"
-    )
+    for line in beyond(args.name):
+        common.say(line)
     if args.json:
         common.print_json({"name": args.name, "erased": erased, "left": left})
     else:

@@ -70,10 +70,13 @@ def run(args: argparse.Namespace) -> Exit:
     else:
         args.classifier = by
     gallery = open_gallery(args.gallery or paths.GALLERY)
-    state = gallery.state()
+    watched = open_gallery(args.classifier or gallery.where)
+    state = watched.state()
     recognizer = common.make_recognizer(args, "all")
 
     def read(gallery: Gallery) -> Classifier:
+        if args.classifier:
+            return common.load_names(args)
         return names_of(gallery, args.by, common.euclidean(args), args.gate_margin, index=args.index, nobody=True)
 
     try:
@@ -82,15 +85,17 @@ def run(args: argparse.Namespace) -> Exit:
         raise FacerecError(f"{args.video}: {error.what}", error.cure) from None
     fps = source.fps if isinstance(source, Video) else 15.0
     follower = Follower(recognizer, args.step, rate=fps if isinstance(source, Video) else 25.0)
-    watch = None if args.classifier else Watch(open_gallery(gallery.where), read, state)
-    learner = Learner(follower, gallery, args.by, watch, args.classifier)
+    learner = Learner(follower, gallery, args.by, Watch(watched, read, state), args.classifier)
     known = Known(learner.name, learner.save, learner.load)
-    watching = contextlib.closing(watch) if watch else contextlib.nullcontext()
-    with source, watching, contextlib.closing(ahead(source.frames()) if args.video else source.frames()) as frames:
+    with (
+        source,
+        contextlib.closing(learner),
+        contextlib.closing(ahead(source.frames()) if args.video else source.frames()) as frames,
+    ):
         report = live(
             realtime(frames) if args.realtime else frames,
             follower,
-            desk=Desk(window, known, Path("snapshots")) if window else None,
+            desk=Desk(window, known, paths.SNAPSHOTS) if window else None,
             writer=VideoWriter(args.output, fps) if args.output else None,
             greeter=Greeter() if args.greet else None,
             event=_print_event if args.json else lambda event: None,

@@ -176,8 +176,15 @@ def _predict_test_set(args: argparse.Namespace) -> Exit:
     from facerec.draw import GREEN, RED, contact_sheet
     from facerec.images import read_image
 
-    embeddings = load_embeddings(args.embeddings)
-    test = np.flatnonzero(embeddings.splits == "test")
+    embeddings, classifier = load_embeddings(args.embeddings), common.load_names(args)
+    classifier.photos.require_space(embeddings.space, "the classifier")
+    known = np.isin(embeddings.digests, classifier.photos.digests)
+    test = np.flatnonzero((embeddings.splits == "test") & ~known)
+    left_out = int(((embeddings.splits == "test") & known).sum())
+    if left_out and not len(test):
+        raise DataError(f"the names come from all {left_out} test faces", "give a classifier that was trained without")
+    if left_out:
+        common.say(f"{left_out} test face{' is' if left_out == 1 else 's are'} left out: the names come from them")
     lost = [f for f in embeddings.failures if f.split == "test"]
     if len(test) == 0:
         raise DataError(
@@ -188,9 +195,7 @@ def _predict_test_set(args: argparse.Namespace) -> Exit:
     drawn = random.Random(args.seed).sample([*test.tolist(), *range(-len(lost), 0)], min(args.batch or 1, total))
     lost = [lost[i] for i in drawn if i < 0]  # no face: an error
     rows = embeddings[np.array([i for i in drawn if i >= 0], np.intp)]
-    classifier = common.load_names(args)
-    classifier.photos.require_space(rows.space, "the classifier")
-    decisions = classifier.decide(rows.vectors)
+    decisions = classifier.decide_photos(rows)
     right = [d.name == label for d, label in zip(decisions, rows.labels.tolist(), strict=True)]
     for source, label, decision, ok in zip(rows.sources, rows.labels, decisions, right, strict=True):
         row = {"image": str(source), "truth": str(label), "name": decision.name, "right": ok}

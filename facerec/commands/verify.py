@@ -62,9 +62,6 @@ def run(args: argparse.Namespace) -> Exit:
     threads = runtime.cpu_count()
     detector = common.make_detector(args, threads)
     embedder = load_embedder(args.embedder, model=args.model, crop=crop, flip=flip, threads=threads)
-    common.log.info(
-        "detector %s, embedder %s, %s, %s", args.detector, args.embedder, embedder.space, runtime.describe()
-    )
     found = []
     for path in args.photos:
         try:

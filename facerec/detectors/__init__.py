@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from facerec.errors import UsageError
 
 if TYPE_CHECKING:
     from facerec.types import Detector
+
+log = logging.getLogger("facerec")
 
 DETECTORS = ("mtcnn", "mtcnn-reference", "haar")
 DEFAULT_MIN_FACE = 20
@@ -36,6 +39,7 @@ def load_detector(
         raise UsageError(f"--min-face {min_face} is below 12 pixels, the input of the first network", "use 12 or more")
     if min_confidence is not None and not 0 <= min_confidence <= 1:
         raise UsageError(f"--min-confidence {min_confidence} is not between 0 and 1")
+    log.info("detector %s, faces from %d pixels, confidence from %s", name, min_face, min_confidence or "its own limit")
     if name == "mtcnn":
         from facerec.detectors.mtcnn import MTCNN
 

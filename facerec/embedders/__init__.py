@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from facerec.errors import UsageError
@@ -9,11 +10,20 @@ from facerec.errors import UsageError
 if TYPE_CHECKING:
     from facerec.types import Crop, Embedder
 
+log = logging.getLogger("facerec")
+
 EMBEDDERS = ("facenet", "facenet-reference")
 MODELS = ("facenet-128", "facenet-512")
 CROPS = ("stretched", "square", "aligned")
 DEFAULT_MARGIN = 0.075
 """Of the crop, on each side, as a share of the box. Chosen by measuring: see docs/choices.md."""
+
+
+def models() -> list[str]:
+    """The weights that there are: `MODELS`, and those that ``facerec finetune`` made."""
+    from facerec import catalogue
+
+    return [*MODELS, *catalogue.tuned_names()]
 
 
 def load_embedder(
@@ -28,8 +38,7 @@ def load_embedder(
 
     Args:
         name: one of `EMBEDDERS`: the engine.
-        model: one of `MODELS`, or of those that ``facerec finetune`` made: the weights, and with them the
-            normalisation.
+        model: one of `models`: the weights, and with them the normalisation.
         crop: how the crops that it will be given were cut out (part of the embedding space).
         flip: add the mirrored crop's vector; doubles the work.
         threads: inside one batch.
@@ -38,15 +47,16 @@ def load_embedder(
         UsageError: an unknown name.
         WeightsError: the weights cannot be had.
     """
-    from facerec import catalogue
-
-    if model not in (known := (*MODELS, *catalogue.tuned_names())):
+    if model not in (known := models()):
         raise UsageError(f"there is no embedding model {model!r}", f"choose one of: {', '.join(known)}")
     if name == "facenet-reference" and model not in MODELS:
         raise UsageError(f"{model} was made for the default engine", "leave out --embedder")
+    log.info("embedder %s, %s, %s%s", name, model, crop, ", mirrored too" if flip else "")
     if name == "facenet":
+        from facerec import runtime
         from facerec.embedders.facenet import FaceNet
 
+        log.info("%s", runtime.describe())
         return FaceNet(model, crop, flip, threads)
     if name == "facenet-reference":
         from facerec.embedders.facenet_reference import FaceNetReference

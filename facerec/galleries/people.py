@@ -102,7 +102,7 @@ class Person:
         photos: how many.
         quality: of their best photo, 0..1; None where it is not known.
         added: date of the first enrolment; empty where ``facerec embed`` made the rows.
-        spread: mean distance of their photos from one another; None with one photo.
+        spread: root mean square distance of their photos from one another; None with one photo.
     """
 
     name: str

@@ -25,7 +25,6 @@ from facerec.types import Detector, Face, Image, Progress, no_progress
 from facerec.video import Video, VideoWriter, ahead, with_sound
 
 How = Literal["blur", "pixelate", "solid"]
-WAYS: tuple[How, ...] = ("blur", "pixelate", "solid")
 
 MARGIN = 0.25  # around a box, share of its sides: hair and chin tell a person too
 BLOCKS = 6  # in which a hidden face is left: too few to know anybody by

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from facerec.galleries.file import dated, locked
 from facerec.images import find_images, read_image
 from facerec.paths import GALLERY
 from facerec.recognizer import find_and_embed
-from facerec.stages.common import require_folder
+from facerec.stages.common import canonical, require_folder
 from facerec.types import Detector, Embedder, Embeddings, Failure, FloatArray, Progress, StrArray, no_progress
 
 DATABASE_PLOT = "database.calibration.png"
@@ -70,7 +69,7 @@ def calibrate_file(
     known = opened(where)
     photos = photos_of(known)
     photos.require_space(embedder.space, str(where))
-    enrolled = {unicodedata.normalize("NFC", name) for name in photos.people}
+    enrolled = {canonical(name) for name in photos.people}
     vectors, who, failed, no_strangers = _strangers(strangers, enrolled, detector, embedder, progress)
     result = calibrate(photos.vectors, photos.labels, vectors, who, fmr=fmr, fpir=fpir)
     gate = replace(result.gate, source=f"{time.strftime('%Y-%m-%d')}: {result.gate.source}")
@@ -100,7 +99,7 @@ def _strangers(
     for path in progress(paths, len(paths), "strangers"):
         name = path.relative_to(folder).as_posix()
         person = name.split("/")[0]
-        if unicodedata.normalize("NFC", person) in enrolled:  # macOS writes some letters of folders' names as two
+        if canonical(person) in enrolled:
             known.append(Failure(name, f"{person} is in the gallery: no stranger"))
             continue
         try:

@@ -160,7 +160,7 @@ def capture(
         UsageError: a name that cannot be one.
         ArtifactError: a photo cannot be written.
     """
-    require_name(name)
+    name = require_name(name)
     report = CaptureReport(name)
     guide = Guide(count)
     begun = time.strftime("%Y-%m-%d_%H-%M-%S")

@@ -12,7 +12,6 @@ import itertools
 import json
 import re
 import time
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
@@ -30,9 +29,10 @@ from facerec.galleries.file import locked
 from facerec.grouping import group, halves
 from facerec.images import find_images, natural_key, read_image
 from facerec.manifests import MANIFEST, Manifest, read_manifest
-from facerec.stages.common import Item, output_names, process, require_apart, require_folder
+from facerec.stages.common import canonical, output_names, require_apart, require_folder
 from facerec.stages.detect import cut_faces
 from facerec.stages.embed import embed
+from facerec.stages.process import Item, process
 from facerec.types import Detector, Embedder, FaceChoice, Progress, StageReport, no_progress
 
 STATE, SHEET = "clusters.json", "contact_sheet.png"
@@ -456,6 +456,7 @@ def _redrawn(
 def rename(state: State, old: str, new: str) -> Edit:
     """Gives a cluster a name."""
     state.require(old)
+    new = canonical(new)
     check_name(new)
     for other in state.clusters:
         if folded(other) == folded(new) and other != old:
@@ -465,7 +466,7 @@ def rename(state: State, old: str, new: str) -> Edit:
 
 def folded(name: str) -> str:
     """The same for names that some disks take for one: ä is one character, or two."""
-    return unicodedata.normalize("NFC", name).casefold()
+    return canonical(name).casefold()
 
 
 def merge(state: State, names: Sequence[str]) -> Edit:

@@ -18,10 +18,12 @@ from facerec.errors import InputError, UsageError
 from facerec.images import choose_faces, crop_face, is_image, natural_key, read_image, walk_files
 from facerec.manifests import read_manifest
 from facerec.scratch import Tables, packed, unpacked
-from facerec.stages.common import Item, output_names, process, require_apart, require_folder, require_name, require_some
+from facerec.stages.common import canonical, output_names, require_apart, require_folder, require_name
+from facerec.stages.process import Item, process, require_some
 from facerec.types import Crop, Detector, FaceChoice, Progress, StageReport, no_progress
 
 SIZE = 160
+NO_FACE_FOUND = "no face found"
 Split = Literal["auto", "blocks", "random"]
 GAP = "gap"
 BLOCKS, MIN_BLOCK = 3, 4  # test blocks in a video, and their smallest size in frames
@@ -132,7 +134,7 @@ def cut_faces(
     image = read_image(item.path)
     chosen = choose_faces(detector.detect(image), choice, image.shape)
     if not chosen:
-        raise InputError("no face found")
+        raise InputError(NO_FACE_FOUND)
     outputs = []
     for i, face in enumerate(chosen):
         # a photo that is called like another's face gets a number too
@@ -150,7 +152,7 @@ def labelled_photos(inputs: Path) -> Iterator[tuple[list[Item], Times]]:
         deepest = 0
         for path in walk_files(inputs, is_image):
             *folders, _ = parts = path.relative_to(inputs).parts
-            top, second = [*folders, "", ""][:2]
+            top, second = map(canonical, [*folders, "", ""][:2])
             if tops <= _GIVEN_SPLITS.keys():  # otherwise it doesn't matter
                 tops.update(folders[:1])
             deepest = max(deepest, len(parts))

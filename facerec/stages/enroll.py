@@ -75,7 +75,7 @@ def enroll(
     start = time.perf_counter()
     if isinstance(gallery.where, Path):
         require_npz(gallery.where, "embeddings")
-    require_name(name)
+    name = require_name(name)
     report = EnrollReport("enroll", gallery.where, name=name)
     if gallery.exists():
         gallery.about().require_space(embedder.space, str(gallery))

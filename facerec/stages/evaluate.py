@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,20 +17,21 @@ from facerec.artifacts import load_embeddings, write_text
 from facerec.classify import Classifier
 from facerec.draw import GREEN, ORANGE, RED, contact_sheet
 from facerec.errors import DataError, InputError, UsageError
-from facerec.images import encode_image, find_images, read_below, read_image
+from facerec.images import encode_image, find_images, natural_key, read_below, read_image
 from facerec.manifests import Manifest, read_manifest
-from facerec.metrics import distances, mcnemar, read_pairs, wilson, write_pairs
+from facerec.metrics import distances, mcnemar, read_pairs, share_by_person, write_pairs
 from facerec.paths import GALLERY
 from facerec.protocols import Photos
 from facerec.recognizer import find_and_embed
 from facerec.report import Report
 from facerec.stages.common import require_folder
-from facerec.stages.detect import detect
+from facerec.stages.detect import NO_FACE_FOUND, detect
 from facerec.stages.embed import embed
 from facerec.stages.train import NO_FACE, UNKNOWN
-from facerec.types import Detector, Embedder, Embeddings, FaceChoice, Image, Progress, no_progress
+from facerec.types import Detector, Embedder, Embeddings, FaceChoice, Failure, Image, Progress, no_progress
 
 TIMED = 15  # photos on which the seconds a sample are measured
+MOST_NAMED = 20  # photos that a summary names
 WORST = 24  # mistakes on the contact sheet
 BLANK = np.full((160, 160, 3), 255, np.uint8)
 
@@ -111,17 +113,21 @@ def load_photos(
     row_of = {str(source): i for i, source in enumerate(embeddings.sources)}
     records = {record.input: record for record in read_manifest(faces)}
     input_of = Manifest(faces).key
-    names, people, rows = [], [], []
+    reasons = {failure.source: failure.reason for failure in embeddings.failures}
+    names, people, rows, failed = [], [], [], []
     for path in photos:
         record = records[input_of(path)]
         if record.label:
             names.append(path.relative_to(data).as_posix())
             people.append(record.label)
-            rows.append(row_of.get(record.outputs[0]["path"], -1) if record.outputs else -1)
+            made = record.outputs[0]["path"] if record.outputs else ""
+            rows.append(row_of.get(made, -1))
+            if rows[-1] < 0 and (reason := record.error or reasons.get(made, "")) != NO_FACE_FOUND:
+                failed.append(Failure(names[-1], reason, record.label))
     found = np.array(rows)
     filled = np.full((len(rows), embeddings.vectors.shape[1]), np.nan, np.float32)
     filled[found >= 0] = embeddings.vectors[found[found >= 0]]
-    return Photos(np.array(names), np.array(people), filled)
+    return Photos(np.array(names), np.array(people), filled, tuple(failed))
 
 
 def pairs(photos: Photos, settings: dict[str, Any], output: Path, listed: Path | None, seed: int) -> Report:
@@ -155,7 +161,8 @@ def pairs(photos: Photos, settings: dict[str, Any], output: Path, listed: Path |
         f"{len(result.failures)} pairs have a photo without a face: errors in the accuracy; in the other rates they "
         "match nobody.",
     ]
-    summary += [f"no face: {p.first} or {p.second}" for p in result.failures[:20]]
+    summary += [f"no face: {p.first} or {p.second}" for p in result.failures[:MOST_NAMED]]
+    summary += _unread(photos.failed)
     floor = 0.5 / (~same).sum()  # stands for none at all, which a logarithmic axis cannot show
     roc = {"ROC": (np.maximum(result.rates.fmr[1:], floor), 1 - result.rates.fnmr[1:])}
     return Report(
@@ -176,6 +183,12 @@ def draw_pairs(photos: Photos, path: Path, seed: int) -> Path:
     """Draws pairs from a folder and saves them."""
     write_text(path, write_pairs(protocols.make_pairs(photos, seed=seed)))
     return path
+
+
+def _unread(failed: Iterable[Failure]) -> list[str]:
+    """What there is to say of photos that could not be read."""
+    lines = sorted({f"cannot be read, and so has no face: {f.source}: {f.reason}" for f in failed}, key=natural_key)
+    return lines if len(lines) <= MOST_NAMED else [*lines[:MOST_NAMED], f"… and {len(lines) - MOST_NAMED} more"]
 
 
 def _range(interval: tuple[float, float]) -> str:
@@ -210,6 +223,7 @@ def compare(variants: dict[str, Photos], settings: dict[str, Any], listed: Path,
             "Against the first: the interval of the gain, people drawn again with replacement, and McNemar's exact "
             "test on the pairs that only one of the two gets right. Of many settings some look better by chance: "
             "choose on one set of people, report on another.",
+            *_unread({failure for photos in variants.values() for failure in photos.failed}),
         ],
         {"variants": figures},
         {**settings, "pairs": str(listed)},
@@ -235,6 +249,7 @@ def identify(photos: Photos, settings: dict[str, Any], seconds: float, seed: int
             "which tells how much depends on what is drawn; in brackets 95 %, people drawn again with replacement.",
             f"Seconds a sample: detection and embedding {seconds:.4f} (mean of {TIMED} photos) and the search.",
             f"{len(result.failures)} photos have no face; a search that needs one fails.",
+            *_unread(photos.failed),
         ],
         result.to_json(),
         {**settings, "draws": result.draws},
@@ -282,6 +297,7 @@ def open_set(photos: Photos, settings: dict[str, Any], photos_each: int, size: i
             f"in {1 / protocols.FPIR:g}: "
             + (f"threshold {gate.threshold:.3f}, margin {gate.margin:.3f}." if gate else "not enough data."),
             f"{len(result.failures)} photos have no face; they stay in the denominators, enrolled or searched.",
+            *_unread(photos.failed),
         ],
         result.to_json(),
         {**settings, "draws": result.draws, "photos_each": photos_each},
@@ -342,12 +358,12 @@ def classifier(path: Path, embeddings_path: Path, processed: Path) -> Report:
         )
         if n
     ]
-    decisions = trained.decide(test.vectors)
+    decisions = trained.decide_photos(test)
     truth = [*test.labels.tolist(), *(f.label for f in lost)]
     answers = [*(d.name or UNKNOWN for d in decisions), *([NO_FACE] * len(lost))]
-    right = sum(t == a for t, a in zip(truth, answers, strict=True))
     refused, missed = answers.count(UNKNOWN), answers.count(NO_FACE)
-    accuracy, interval = right / len(truth), wilson(right, len(truth))
+    hit = np.array(truth) == np.array(answers)
+    accuracy, interval = share_by_person(hit, np.array(truth), np.random.default_rng(0))
     people = sorted(set(truth))
     detail = classification_report(truth, answers, labels=people, output_dict=True, zero_division=0.0)
     rows = [
@@ -365,13 +381,13 @@ def classifier(path: Path, embeddings_path: Path, processed: Path) -> Report:
         pictures.append(("Reliability of the probabilities", plot))
     if worst := _worst(trained, test, processed):
         pictures.append(("The worst mistakes: probe, nearest wrong, nearest right", worst))
-    wrong = len(truth) - right - refused - missed
+    wrong = len(truth) - int(hit.sum()) - refused - missed
     return Report(
         "classifier",
         f"The classifier {path.name} on {len(truth)} test photos of {len(people)} people",
         [
-            f"Accuracy {accuracy:.4f} (95 %, Wilson: {_range(interval)}): {right} right, {wrong} wrong, "
-            f"{refused} refused a name, {missed} without a face.",
+            f"Accuracy {accuracy:.4f} (95 %, people drawn again: {_range(interval)}): {hit.sum()} right, "
+            f"{wrong} wrong, {refused} refused a name, {missed} without a face.",
             "Only enrolled people are in this test; for strangers see facerec evaluate open-set.",
             *left_out,
         ],
@@ -414,7 +430,7 @@ def _worst(trained: Classifier, test: Embeddings, processed: Path) -> bytes | No
     """Contact sheet of the test faces that got no or a wrong name, furthest from their own person first."""
     apart = distances(test.vectors, trained.photos.vectors)
     own = test.labels[:, None] == trained.photos.labels[None]
-    answers = [decision.name or UNKNOWN for decision in trained.decide(test.vectors)]
+    answers = [decision.name or UNKNOWN for decision in trained.decide_photos(test)]
     mistakes = [i for i, answer in enumerate(answers) if answer != test.labels[i]]
     tiles = []
     for i in sorted(mistakes, key=lambda i: -np.where(own[i], apart[i], 2.0).min())[:WORST]:

@@ -21,7 +21,8 @@ from facerec.images import natural_key, sharpness, thumbnail, walk_files
 from facerec.manifests import manifest_of
 from facerec.paths import TEMPORARY
 from facerec.scratch import Tables, packed, unpacked
-from facerec.stages.common import Item, process, require_some
+from facerec.stages.common import canonical
+from facerec.stages.process import Item, process, require_some
 from facerec.types import Progress, StageReport, no_progress
 from facerec.video import Frame, Video, is_video
 
@@ -152,11 +153,11 @@ def labelled_videos(inputs: Sequence[Path]) -> Iterator[tuple[Path, str, int]]:
         if stores.is_file(top):
             if not is_video(top):
                 raise UsageError(f"{top} is not a video by its name", "rename it, for example to NAME.mp4")
-            yield top, top.stem, number
+            yield top, canonical(top.stem), number
         elif stores.is_folder(top):
             for path in walk_files(top, is_video):
                 parts = path.relative_to(top).parts
-                yield path, parts[0] if len(parts) > 1 else path.stem, number
+                yield path, canonical(parts[0] if len(parts) > 1 else path.stem), number
         else:
             raise stores.absent(top, f"there is no {top}", "give a video or a folder of videos")
 

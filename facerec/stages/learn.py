@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from facerec.classify import Classifier
 from facerec.errors import ArtifactError, FacerecError, InputError
 from facerec.follower import Follower
-from facerec.galleries import Gallery
+from facerec.galleries import Gallery, open_gallery
 from facerec.galleries.file import FileGallery
 from facerec.images import crop_face
 from facerec.paths import GALLERY
 from facerec.quality import TO_ENROLL, assess
-from facerec.stages.common import require_name
+from facerec.stages.common import canonical, require_name
 from facerec.stages.enroll import gallery_rows
 from facerec.stages.names import Watch, names_of
 from facerec.tracking import OVERLAP, Track, overlaps
-from facerec.types import Face, Image
+from facerec.types import Face, Gate, Image
 
 
 class Learner:
@@ -27,7 +28,8 @@ class Learner:
         follower: names faces.
         gallery: where people are added; galleries that are saved and loaded stand beside it, or beside the usual one.
         by: how faces are compared once the people have changed: "nearest" or "knn".
-        watch: tells what others change in the gallery; None where that is not looked for.
+        watch: tells what others change in what the follower names by; None where that is not looked for. It is
+            replaced when another gallery is, and closed at last by `close`.
         classifier: the file of the one that the follower names by; None where that is a gallery.
     """
 
@@ -47,10 +49,9 @@ class Learner:
         """Adds a track's face to the gallery, and those whom a classifier knew: it is the newest from now on."""
         recognizer = self._follower.recognizer
         embedder, known = recognizer.embedder, recognizer.classifier
-        spelled = {person.casefold(): person for person in known.people}
-        name = spelled.get(name.casefold(), name)
+        spelled = {canonical(person).casefold(): person for person in known.people}
         try:
-            require_name(name)
+            name = spelled.get(canonical(name).casefold()) or require_name(name)
             face = _there(recognizer.detector.detect(image), track.face)
             crop = crop_face(image, face, embedder.space.crop, embedder.input_size)
             quality = assess(face, crop)
@@ -58,11 +59,14 @@ class Learner:
                 raise InputError(problems[0], "try again with a better view")
             faces = [("live", crop, quality)]
             rows, crops = gallery_rows(name, faces, self._gallery.folder, embedder, recognizer.detector.name)
-            if not self._is_known:  # as the file is by now: who was forgotten meanwhile must not come back
+            state, before = self._gallery.state(), self._is_known
+            if not before:  # as the file is by now: who was forgotten meanwhile must not come back
                 photos = Classifier.load(self._classifier).photos if self._classifier else known.photos
                 rows = replace(photos, gate=None) + rows
             self._gallery.add(rows, crops.get)
             self._know(names_of(self._gallery, self._by, gate=known.gate))
+            if not before:
+                self._look_at(self._gallery, state, known.gate)
         except (FacerecError, InputError) as error:
             return f"{name} is not added: {error}"
         track.rename(name)
@@ -91,26 +95,38 @@ class Learner:
             if not gallery.exists():
                 there = ", ".join(sorted(p.stem for p in self._folder.glob("[!.]*.npz")))
                 raise ArtifactError(f"there is no {gallery}", f"there is {there or 'none'}")
+            state = gallery.state()
             gallery.about().require_space(self._follower.recognizer.embedder.space, str(gallery))
             self._know(names_of(gallery, self._by))
         except FacerecError as error:
             return f"not loaded: {error}"
         self._gallery = gallery
-        if self._watch:
-            self._watch.close()
-            self._watch = None
+        self._look_at(gallery, state, None)
         for track in self._follower.tracker.tracks:
             track.forget()
         return f"{gallery}: {len(self._known.people)} people"
 
     def refresh(self) -> None:
-        """Knows what others have changed in the gallery; takes no time where that is nothing."""
+        """Knows what others have changed; takes no time where that is nothing."""
         if self._watch is None or (news := self._watch.news()) is None:
             return
         self._know(news)
         for track in self._follower.tracker.tracks:
             if track.name not in news.people:  # forgotten, or unknown until now
                 track.forget()
+
+    def close(self) -> None:
+        """Looks no more for what others change."""
+        if self._watch:
+            self._watch.close()
+
+    def _look_at(self, gallery: Gallery, state: object, gate: Gate | None) -> None:
+        """Watches a gallery, as it was read in this state, instead."""
+        if self._watch is None:
+            return
+        self._watch.close()
+        read = partial(names_of, by=self._by, gate=gate, nobody=True)
+        self._watch = Watch(open_gallery(gallery.where), read, state)
 
     @property
     def _known(self) -> Classifier:

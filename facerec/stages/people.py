@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from facerec import catalogue
 from facerec.artifacts import remove
 from facerec.classify import FEWEST, Classifier
 from facerec.errors import ArtifactError, DataError, UsageError
@@ -18,6 +19,7 @@ from facerec.galleries import Database
 from facerec.galleries import file as galleries
 from facerec.galleries.people import renamed, swapped, without
 from facerec.manifests import Manifest, Record, read_manifest
+from facerec.paths import SNAPSHOTS
 from facerec.stages import cluster as clusters
 from facerec.stages.common import require_name
 from facerec.stages.project import Project, labels_of, mentions, real_path, spellings
@@ -46,6 +48,7 @@ def forget(project: Project, name: str, *, really: bool) -> list[str]:
         raise UsageError("whose?", "give a name")
     if really:
         project.require_idle()
+        project.wait()
     done = [line for spelling in spellings(name) for line in _forget(project, spelling, really=really)]
     if not done:
         raise DataError(f"nobody called {name!r} is known here", "facerec people lists who is")
@@ -134,6 +137,16 @@ def erase(project: Project, name: str) -> tuple[list[str], list[str]]:
     return done, project.traces(name, linked) + [str(path) for path in linked]
 
 
+def beyond(name: str) -> list[str]:
+    """Where `erase` does not look, a sentence each."""
+    lines = [f"pictures in folders of your choice (--output of predict, live, blur, audit) may still show {name}"]
+    if SNAPSHOTS.is_dir():
+        lines.append(f"pictures and recordings of facerec live in {SNAPSHOTS}/ may still show {name}, by name")
+    if tuned := catalogue.tuned_names():
+        lines.append(f"a fine-tuned model keeps what it learned of {name}, if it did: facerec models remove {tuned[0]}")
+    return lines
+
+
 def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list[str]:
     """Gives a person another name everywhere; classifiers that know them are trained again.
 
@@ -150,7 +163,7 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
         UsageError: the new name cannot be one, or is taken.
         DataError: nobody is called by the old one.
     """
-    require_name(new)
+    new = require_name(new)
     if not old.strip():
         raise UsageError("who?", "give a name")
     if old == new:

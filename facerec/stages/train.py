@@ -200,7 +200,7 @@ def _answers(classifier: Classifier, embeddings: Embeddings, split: str) -> list
     rows = embeddings[embeddings.splits == split]
     answers = [
         (str(label), decision.name or UNKNOWN)
-        for label, decision in zip(rows.labels, classifier.decide(rows.vectors), strict=True)
+        for label, decision in zip(rows.labels, classifier.decide_photos(rows), strict=True)
     ]
     return answers + [(f.label, NO_FACE) for f in embeddings.failures if f.split == split]
 
