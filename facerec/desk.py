@@ -50,6 +50,7 @@ class Desk:
     def __init__(self, window: Window, known: Known | None, snapshots: Path) -> None:
         self._window, self._known, self._snapshots = window, known, snapshots
         self._recording: VideoWriter | None = None
+        self._shown: Image | None = None
         self.text = ""
 
     def show(self, picture: Image, seconds: float) -> None:
@@ -60,6 +61,13 @@ class Desk:
             except (FacerecError, OSError) as error:
                 self._recording, self.text = None, str(error)
         self._window.show(picture)
+        self._shown = picture
+
+    def idle(self) -> bool:
+        """Says in the window that no picture comes; False where the user does not want to wait."""
+        if self._shown is not None:
+            self._window.show(annotate(self._shown, [], note="waiting for the camera   q: quit"))
+        return self._window.key(1) != "q" and self._window.is_open
 
     def key(self) -> str | None:
         """The key that was pressed, if one was."""

@@ -75,12 +75,14 @@ def annotate(image: Image, marks: Sequence[tuple[Face, str, Colour]], keypoints:
     return picture
 
 
+def apart(prediction: Prediction) -> float:
+    """The distance that tells why: from the person who is named, or from whoever is nearest."""
+    return prediction.distance if prediction.name or not prediction.nearest else prediction.nearest[0][1]
+
+
 def caption(prediction: Prediction) -> str:
-    """ "Ana 0.62" (name and distance) or "unknown 1.21", from whoever is nearest, as the reason has it."""
-    if prediction.name or not prediction.nearest:
-        return f"{prediction.name or 'unknown'} {prediction.distance:.2f}"
-    (_, distance), *_ = prediction.nearest
-    return f"unknown {distance:.2f}"
+    """ "Ana 0.62" or "unknown 1.21": the name, and the distance `apart`."""
+    return f"{prediction.name or 'unknown'} {apart(prediction):.2f}"
 
 
 def annotate_predictions(image: Image, predictions: Sequence[Prediction]) -> Image:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
 
-from facerec.draw import BLUE, GREEN, ORANGE, Colour
+from facerec.draw import BLUE, GREEN, ORANGE, Colour, caption
 from facerec.images import crop_face, stack_crops
 from facerec.quality import TO_NAME, assess
 from facerec.recognizer import Found, Recognizer
@@ -162,5 +162,5 @@ def mark(track: Track) -> tuple[Face, str, Colour]:
     """How a track is drawn: green with its name, orange where unknown, blue while nobody has looked yet."""
     if track.prediction is None:
         return track.face, "", BLUE
-    caption = f"{track.name or 'unknown'} {track.prediction.distance:.2f}"
-    return track.face, caption, GREEN if track.name else ORANGE
+    text = caption(replace(track.prediction, name=track.name))
+    return track.face, text, GREEN if track.name else ORANGE

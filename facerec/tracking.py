@@ -219,6 +219,10 @@ class Tracker:
         self.tracks.remove(track)
 
     def visible(self, seconds: float) -> list[Track]:
-        """The confirmed tracks whose face is found, or was a moment ago."""
+        """The confirmed tracks whose face was found at the last detection, or a moment ago."""
         visible = max(VISIBLE, self._gap or 0.0)
-        return [track for track in self.tracks if track.confirmed and seconds - track.last <= visible]
+        return [
+            track
+            for track in self.tracks
+            if track.confirmed and (track.last == self._detected or seconds - track.last <= visible)
+        ]

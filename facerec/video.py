@@ -29,6 +29,7 @@ CUT_OFF = 0.9
 """A video that yields less of the frames it claims is cut off (small differences are common)."""
 FASTEST = 120.0  # frames a second of a copy: browsers' recordings claim 1000
 LONGEST = 60.0  # seconds for which a frame is repeated: beyond, the clock has jumped
+IDLE = 0.3  # seconds without a picture, after which whoever waits for one hears of it
 PATIENCE, RETRY = 10.0, 0.5  # seconds until a camera that stopped is given up, and between attempts
 SEEK_GAP = 300
 """Frames from which on a jump is cheaper than decoding what lies between (a seek costs about 8 frames,
@@ -271,18 +272,23 @@ class Camera:
         self.lost = self._running
         return None
 
-    def frames(self) -> Generator[Frame, None, None]:
-        """The newest frame each time one is asked for, never the same twice; ends when the camera does."""
+    def frames(self, idle: Callable[[], bool] = lambda: True) -> Generator[Frame, None, None]:
+        """The newest frame each time one is asked for, never the same twice; ends when the camera does.
+
+        Args:
+            idle: called now and then while none comes; False ends it.
+        """
         last = None
         while True:
             with self._news:
-                while self._running and self._newest is last:
-                    self._news.wait()
-                frame = self._newest
-            if frame is None or frame is last:
+                if self._running and self._newest is last:
+                    self._news.wait(IDLE)
+                frame, running = self._newest, self._running
+            if frame is not None and frame is not last:
+                last = frame
+                yield frame
+            elif not running or not idle():
                 return
-            last = frame
-            yield frame
 
 
 class VideoWriter:

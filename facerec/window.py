@@ -30,7 +30,8 @@ class Window:
         if sys.platform.startswith("linux") and not _has_screen():
             raise UsageError("there is no screen to open a window on", "go without a window, or set DISPLAY")
         self.title = title
-        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        # Qt's tool bar would take its height from the picture
+        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         self._sized = False
 
     def show(self, image: Image) -> None:
@@ -43,8 +44,10 @@ class Window:
     def key(self, milliseconds: int = 1) -> str | None:
         """The key that was pressed, waiting this long for one; None where none was, or one that writes nothing."""
         code = cv2.waitKeyEx(milliseconds)
-        if code < 0:
+        if code == -1:
             return None
+        if code < 0:  # Qt's code of the key with ü on it is that of Ü, as a signed byte
+            return chr(code & 0xFF).lower()
         code &= 0xFFFF  # above are GTK's modifiers
         return KEYS.get(code, chr(code) if 0 < code < 0x100 else None)
 

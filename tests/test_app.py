@@ -21,6 +21,7 @@ from conftest import vectors
 
 from facerec import weights
 from facerec.artifacts import load_embeddings, save_embeddings
+from facerec.classify import Classifier
 from facerec.commands.app import is_loopback
 from facerec.galleries import open_gallery
 from facerec.images import find_images
@@ -213,6 +214,22 @@ def test_enrolled_is_recognised_and_forgotten_is_unknown(visit, server, nobody, 
         page.get_by_role("button", name="CSV", exact=True).click()
     (row,) = csv.DictReader(saved.value.path().read_text().splitlines())
     assert row["name"] == "" and "too far" in row["reason"]
+
+
+def test_the_form_is_empty_for_the_next_person_and_says_when_the_gallery_takes_over(visit, server, nobody, faces):
+    page = visit("people")
+    add(page, "Jerry", faces / "jerry0.jpg")
+    trained = server.folder / "classifiers" / "nearest.npz"
+    Classifier.train("nearest", load_embeddings(server.folder / "embeddings/gallery.npz"), Gate(0.9)).save(trained)
+    open_form(page)
+    assert page.get_by_label("Name", exact=True).input_value() == ""
+    assert page.locator("[data-testid=stFileUploaderFile]").count() == 0
+    try:
+        add(page, "Eileen", faces / "astronaut.png")
+        page.wait_for_selector("text=Names come from the gallery from now on")
+    finally:
+        trained.unlink()
+    assert (load_embeddings(server.folder / "embeddings/gallery.npz").labels == "Eileen").sum() == 1
 
 
 def test_a_page_on_a_database_knows_whom_others_enrol_and_forget(visit, tmp_path, faces, database):

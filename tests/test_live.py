@@ -1,6 +1,7 @@
 """live and capture: a camera or a film in real time, the window's keys, greetings, guided photos."""
 
 import contextlib
+import json
 import os
 import re
 import time
@@ -168,6 +169,18 @@ def test_whom_others_forget_is_named_no_more_also_after_the_gallery_changed(in_t
         until(lambda: gone(learner))
 
 
+def test_in_an_empty_folder_the_window_names_the_first_person(in_tmp, run, fakes, monkeypatch):
+    video(in_tmp / "a.mp4", [scene(i) for i in range(12)])
+    refused = run("live", "a.mp4", "--headless", "--threshold", "0.4")  # where nobody could be named
+    assert refused.code == 1 and "facerec enroll" in refused.err
+    keys = [None, None, "n", *"eva", "\r"]
+    monkeypatch.setattr("facerec.window.Window", lambda title: FakeWindow(keys))
+    answer = run("live", "a.mp4", "--threshold", "0.4", "--json")
+    assert answer.code == 0 and "nobody is known yet" in answer.err
+    assert "Eva" in json.loads(answer.out.splitlines()[-1])["names"]
+    assert load_embeddings(in_tmp / "embeddings/gallery.npz").people == ["Eva"]
+
+
 def test_a_face_is_enrolled_where_it_is_and_not_where_its_track_has_gone(in_tmp, recognizer):
     follower = Follower(recognizer, step=1)
     for frame in (Frame(i, i / 10, scene(i)) for i in range(3)):
@@ -233,13 +246,23 @@ def test_closing_the_window_while_it_asks_ends_the_run(in_tmp, recognizer):
     [
         (-1, None), (ord("q"), "q"), (0x100000 | ord("q"), "q"), (0xE9, "é"), (0xFFE1, None), (0xFFE9, None),
         (0xFF51, None), (0x250000, None), (0xF702, None), (13, "\r"), (0xFF0D, "\r"), (0xFF8D, "\r"), (0xFF1B, "\x1b"),
-        (0xFF08, "\b"), (0xFFB7, "7"),
+        (0xFF08, "\b"), (0xFFB7, "7"), (-0x24, "ü"),
     ],
 )  # fmt: skip
 def test_keys_that_write_nothing_are_none(monkeypatch, code, key):
     """As OpenCV's windows give them: Shift, Alt and arrows are not the letters that their last byte is."""
     monkeypatch.setattr("cv2.waitKeyEx", lambda milliseconds: code)
     assert Window.key(Window.__new__(Window)) == key
+
+
+def test_a_camera_that_gives_nothing_is_said_in_the_window_and_can_be_left(recognizer):
+    shown = desk([None, None, "q"])
+    assert shown.idle()  # before the first picture there is nothing to write on
+    live(strangers(1), Follower(recognizer), desk=shown)
+    shown._window.is_open = True
+    before = len(shown._window.shown)
+    assert not shown.idle() and len(shown._window.shown) == before + 1
+    assert (shown._window.shown[-1] != shown._window.shown[-2]).any()
 
 
 def test_a_window_that_the_system_does_not_know_any_more_is_closed(monkeypatch):

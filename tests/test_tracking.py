@@ -81,6 +81,16 @@ def test_what_is_seen_once_is_not_shown():
     assert numbers(tracker.visible(0.04)) == [1]
 
 
+def test_who_was_found_last_time_is_shown_until_the_next_detection_however_late_it_comes():
+    tracker = Tracker()
+    for seconds in (0, 0.1):
+        tracker.update([face(10), face(300)], seconds)
+    tracker.update([face(10)], 0.5)
+    for seconds in (0.6, 1.2):
+        tracker.advance(seconds)
+        assert numbers(tracker.visible(seconds)) == [1]
+
+
 def test_each_detection_goes_to_one_track_and_the_better_one():
     tracker = Tracker()
     tracker.update([face(100), face(130)], 0)

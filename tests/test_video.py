@@ -2,6 +2,7 @@
 
 import os
 import struct
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -177,6 +178,37 @@ def test_a_camera_gives_each_frame_once_and_ends_with_its_source(long_video):
 def test_a_missing_camera_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match=r"cannot be opened — .*plugged in"):
         Camera(str(tmp_path / "no-such-stream"))
+
+
+def test_whoever_waits_for_a_camera_hears_that_nothing_comes_and_may_stop_waiting(monkeypatch):
+    over = threading.Event()
+
+    class Stalled:
+        def __init__(self, source):
+            self.left = 3
+
+        def isOpened(self):  # noqa: N802
+            return True
+
+        def read(self):
+            self.left -= 1
+            if self.left < 0:
+                over.wait()
+            return True, np.zeros((8, 8, 3), np.uint8)
+
+        def release(self):
+            pass
+
+    monkeypatch.setattr(cv2, "VideoCapture", Stalled)
+    heard = []
+
+    def idle():
+        heard.append(1)
+        return len(heard) < 3
+
+    with Camera(0) as camera:
+        assert 1 <= len(list(camera.frames(idle))) <= 3 and len(heard) == 3
+        over.set()
 
 
 def test_a_written_video_reads_back(tmp_path):

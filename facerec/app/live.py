@@ -13,14 +13,12 @@ import streamlit as st
 from streamlit_webrtc import WebRtcMode, webrtc_streamer
 
 from facerec.app import toolkit
-from facerec.classify import Classifier
 from facerec.draw import annotate
 from facerec.errors import FacerecError
 from facerec.follower import Follower, mark
-from facerec.galleries.people import empty
 from facerec.recognizer import Recognizer
 from facerec.stages.learn import Learner
-from facerec.stages.train import default_gate
+from facerec.stages.names import nobody
 from facerec.tracking import Track
 from facerec.types import Image
 from facerec.video import Frame
@@ -137,8 +135,7 @@ def with_nobody() -> Recognizer:
     """A recogniser that knows nobody: every face is unknown."""
     embedder = toolkit.gallery_embedder(toolkit.settings().model)
     detector = toolkit.detector(toolkit.settings().detector, toolkit.settings().min_face)
-    nobody = empty(embedder.space, embedder.dim)
-    return Recognizer(detector, embedder, Classifier("nearest", None, None, nobody, default_gate(nobody)), "all")
+    return Recognizer(detector, embedder, nobody(embedder))
 
 
 def capture(watcher: Watcher) -> None:

@@ -14,6 +14,7 @@ from facerec.audit import Finding, audit
 from facerec.errors import DataError, FacerecError
 from facerec.galleries import Where
 from facerec.galleries.people import Person, empty, people
+from facerec.paths import CLASSIFIERS
 from facerec.stages.common import require_name
 from facerec.stages.enroll import enroll
 from facerec.stages.people import beyond, erase, rename
@@ -42,10 +43,10 @@ def page() -> None:
     st.subheader(f"{counted(len(everybody), 'person', 'people')}, {counted(len(gallery), 'photo', 'photos')}")
     wanted = st.text_input("Search", placeholder="name", label_visibility="collapsed") if len(everybody) > 12 else ""
     shown = [p for p in everybody if wanted.casefold() in p.name.casefold()]
-    columns = st.columns(COLUMNS)
-    for i, person in enumerate(shown[:SHOWN]):
-        with columns[i % COLUMNS].container(border=True):
-            card(person, gallery, [p.name for p in everybody])
+    for start in range(0, min(len(shown), SHOWN), COLUMNS):  # a row at a time: on a phone they stand below one another
+        for column, person in zip(st.columns(COLUMNS), shown[start : min(start + COLUMNS, SHOWN)], strict=False):
+            with column.container(border=True):
+                card(person, gallery, [p.name for p in everybody])
     if len(shown) > SHOWN:
         st.caption(f"{len(shown) - SHOWN} more: search for them.")
     warnings(gallery)
@@ -69,13 +70,14 @@ def say_and_start_again(told: str) -> None:
 def add() -> None:
     """A form for a person's photos."""
     with st.expander("Add a person", expanded=not toolkit.gallery().exists()):
-        name = st.text_input("Name", key="new name")
+        form = st.session_state.setdefault("form", 0)  # another after each person: their photos are not the next one's
+        name = st.text_input("Name", key=f"new name {form}")
         source = st.segmented_control("Photos from", ["Files", "Camera"], default="Files", key="new source")
         if source == "Camera":
-            shot = st.camera_input("One clear face", key="new shot")
+            shot = st.camera_input("One clear face", key=f"new shot {form}")
             files = [shot] if shot else []
         else:
-            files = st.file_uploader("One clear face on each", accept_multiple_files=True, key="new files")
+            files = st.file_uploader("One clear face on each", accept_multiple_files=True, key=f"new files {form}")
         force = st.checkbox("Take faces that are small, blurred, turned or several, too")
         if not st.button("Add", type="primary", disabled=not (name.strip() and files)):
             return
@@ -83,6 +85,7 @@ def add() -> None:
             held = {str(path): given for path, given in saved(files, Path(folder))}
             if not held:
                 return
+            before = toolkit.names_path()
             embedder = toolkit.gallery_embedder(toolkit.settings().model)
             chosen = toolkit.settings()
             try:
@@ -100,14 +103,19 @@ def add() -> None:
             except FacerecError as error:
                 st.error(toolkit.plain(str(error)))
                 return
-        for failure in report.failed:
-            toolkit.refuse(held[failure.source], failure.reason)
-        for warning in report.warnings:
-            st.warning(toolkit.plain(warning))
-        if report.done and not report.failed and not report.warnings:
-            say_and_start_again(f"{report.name} is added: {counted(report.photos, 'photo', 'photos')}.")
-        elif report.done:
-            st.success(toolkit.plain(f"{report.name} is added: {report.done} of {len(held)} photos."))
+        refused = [f"{held[failure.source]} is refused: {failure.reason}" for failure in report.failed]
+        if not report.done:
+            for line in refused:
+                st.warning(toolkit.plain(line))
+            return
+        if isinstance(before, Path) and before.parent == CLASSIFIERS:
+            report.warnings.append(
+                f"Names come from the gallery from now on, not from {before}: train again to know its people too."
+            )
+        st.session_state["left"] = [*refused, *report.warnings]
+        st.session_state["form"] += 1
+        some = counted(report.photos, "photo", "photos") if not refused else f"{report.done} of {len(held)} photos"
+        say_and_start_again(f"{report.name} is added: {some}.")
 
 
 def saved(files: list[st.runtime.uploaded_file_manager.UploadedFile], folder: Path) -> list[tuple[Path, str]]:

@@ -14,7 +14,7 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from facerec.app import toolkit
-from facerec.draw import annotate_predictions
+from facerec.draw import annotate_predictions, apart
 from facerec.errors import InputError
 from facerec.images import decode_image, encode_image
 from facerec.recognizer import Recognizer, find_and_embed
@@ -120,7 +120,8 @@ def row(p: Prediction) -> dict[str, str]:
     """A face as a line of the table."""
     return {
         "name": p.name or "unknown",
-        "distance": f"{p.distance:.2f}",
+        "at": f"{p.face.box[0]:.0f}, {p.face.box[1]:.0f}",
+        "distance": f"{apart(p):.2f}",
         "probability": "–" if p.probability is None else f"{p.probability:.0%}",
         "why": p.reason or "near enough, and nobody else is",
         "nearest": ", ".join(f"{name} {distance:.2f}" for name, distance in p.nearest),

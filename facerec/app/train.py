@@ -14,7 +14,7 @@ from facerec.classify import KINDS
 from facerec.embedders import DEFAULT_MARGIN
 from facerec.errors import FacerecError
 from facerec.images import encode_image, walk_files
-from facerec.paths import CLASSIFIERS, EMBEDDINGS, PROCESSED, RAW
+from facerec.paths import CLASSIFIERS, EMBEDDINGS, GALLERY, PROCESSED, RAW
 from facerec.report import Report
 from facerec.stages.common import require_name
 from facerec.stages.detect import detect
@@ -117,6 +117,8 @@ def everything(
 def outcome(trained: TrainReport, judged: Report | None, lost: list[str]) -> None:
     """What came of it."""
     st.subheader(f"{trained.people} people are known")
+    if GALLERY.is_file() and toolkit.names_path() == trained.output:
+        st.info(f"Names come from {trained.output} from now on, not from the gallery of the People page.")
     figures: list[tuple[str, Any]] = [("training photos", trained.train), ("test photos", trained.test)]
     for column, (what, score) in zip(st.columns(2), figures, strict=True):
         value = "–" if score.accuracy is None else f"{score.accuracy:.1%}"

@@ -16,6 +16,7 @@ from facerec.errors import Exit, FacerecError, InputError, UsageError
 if TYPE_CHECKING:
     from facerec.classify import Classifier
     from facerec.galleries import Gallery
+    from facerec.recognizer import Recognizer
 
 HELP = "a camera or a video file: faces named as it runs"
 EXAMPLES = """\
@@ -64,7 +65,9 @@ def run(args: argparse.Namespace) -> Exit:
     if args.video and args.output and args.video.resolve() == args.output.resolve():
         raise UsageError(f"{args.output} is the video itself", "choose another --output")
     window = None if args.headless else Window("facerec live")
-    by = args.classifier or args.gallery or common.newest_names()
+    given = args.classifier or args.gallery
+    alone = window is not None and not given and paths.names() is None  # the window can name the first person
+    by = paths.GALLERY if alone else given or common.newest_names()
     if by in (args.gallery, paths.GALLERY):
         args.gallery, args.classifier = by, None
     else:
@@ -72,7 +75,7 @@ def run(args: argparse.Namespace) -> Exit:
     gallery = open_gallery(args.gallery or paths.GALLERY)
     watched = open_gallery(args.classifier or gallery.where)
     state = watched.state()
-    recognizer = common.make_recognizer(args, "all")
+    recognizer = _knows_nobody(args) if alone else common.make_recognizer(args, "all")
 
     def read(gallery: Gallery) -> Classifier:
         if args.classifier:
@@ -87,15 +90,16 @@ def run(args: argparse.Namespace) -> Exit:
     follower = Follower(recognizer, args.step, rate=fps if isinstance(source, Video) else 25.0)
     learner = Learner(follower, gallery, args.by, Watch(watched, read, state), args.classifier)
     known = Known(learner.name, learner.save, learner.load)
-    with (
-        source,
-        contextlib.closing(learner),
-        contextlib.closing(ahead(source.frames()) if args.video else source.frames()) as frames,
-    ):
+    desk = Desk(window, known, paths.SNAPSHOTS) if window else None
+    if isinstance(source, Video):
+        pictures = ahead(source.frames())
+    else:
+        pictures = source.frames(desk.idle) if desk else source.frames()
+    with source, contextlib.closing(learner), contextlib.closing(pictures) as frames:
         report = live(
             realtime(frames) if args.realtime else frames,
             follower,
-            desk=Desk(window, known, paths.SNAPSHOTS) if window else None,
+            desk=desk,
             writer=VideoWriter(args.output, fps) if args.output else None,
             greeter=Greeter() if args.greet else None,
             event=_print_event if args.json else lambda event: None,
@@ -122,6 +126,20 @@ def run(args: argparse.Namespace) -> Exit:
         print(f"  failed: {args.video}: {source.cut_off}", file=sys.stderr)
         return Exit.SOME_FAILED
     return Exit.OK
+
+
+def _knows_nobody(args: argparse.Namespace) -> Recognizer:
+    from facerec import runtime
+    from facerec.embedders import DEFAULT_MARGIN, load_embedder
+    from facerec.recognizer import Recognizer
+    from facerec.stages.names import nobody
+    from facerec.types import Crop
+
+    common.say("nobody is known yet: press n to name a face")
+    threads = runtime.cpu_count()
+    embedder = load_embedder(args.embedder, crop=Crop(DEFAULT_MARGIN), threads=threads)
+    classifier = nobody(embedder, common.euclidean(args), args.gate_margin)
+    return Recognizer(common.make_detector(args, threads), embedder, classifier)
 
 
 def _print_event(event: dict[str, Any]) -> None:

@@ -11,8 +11,9 @@ from facerec.classify import Classifier
 from facerec.errors import FacerecError, UsageError
 from facerec.galleries import Gallery
 from facerec.galleries.file import index_path
+from facerec.galleries.people import empty
 from facerec.stages.train import default_gate
-from facerec.types import Gate
+from facerec.types import Embedder, Gate
 
 LOOK = 1.0  # seconds from one look for changes to the next
 
@@ -57,6 +58,12 @@ def names_of(
     if nobody and not len(photos):
         return Classifier(by, None, None, photos, own)
     return Classifier.of_gallery(by, photos, own, index_path(where) if index and isinstance(where, Path) else None)
+
+
+def nobody(embedder: Embedder, threshold: float | None = None, margin: float | None = None) -> Classifier:
+    """Knows nobody yet, in an embedder's space: every face is unknown."""
+    photos = empty(embedder.space, embedder.dim)
+    return Classifier("nearest", None, None, photos, default_gate(photos, threshold, margin))
 
 
 class Watch:
