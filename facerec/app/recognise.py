@@ -7,8 +7,10 @@ import io
 import json
 import tempfile
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
@@ -23,6 +25,8 @@ from facerec.stages.explain import side_by_side
 from facerec.stages.predict import COLUMNS, lines, result
 from facerec.types import Prediction
 from facerec.video import is_video
+
+T = TypeVar("T")
 
 VIDEO = "video "  # how the keys of videos' jobs begin
 
@@ -164,7 +168,11 @@ def video(file: UploadedFile, recognizer: Recognizer) -> None:
             path = Path(name) / f"video{Path(file.name).suffix.lower()}"
             path.write_bytes(file.getvalue())
             out = Path(name) / "out" / "video.mp4"
-            found, cut_off = appearances(path, out, recognizer=recognizer, progress=job.progress)
+
+            def progress(frames: Iterable[T], total: int, _: str) -> Iterable[T]:
+                return job.progress(frames, total, f"following the faces of {file.name}")
+
+            found, cut_off = appearances(path, out, recognizer=recognizer, progress=progress)
             copy, views = out.read_bytes(), out.with_suffix(".faces.png").read_bytes()
             return [a.to_json() for a in found], copy, views, cut_off
 
