@@ -158,6 +158,8 @@ def test_whom_others_forget_is_named_no_more_also_after_the_gallery_changed(in_t
         assert "3 people" in learner.load("team") and not gone(learner)
         forget(in_tmp / "team.npz", "ana")
         until(lambda: gone(learner))
+        (in_tmp / "team.npz").unlink()
+        until(lambda: gone(learner) and not follower.recognizer.classifier.people)
     follower.recognizer = recognizer  # by a classifier again, until somebody is named
     new = FileGallery(in_tmp / "new.npz")
     never_read = Watch(FileGallery(in_tmp / "none.npz"), whom.names_of, None)

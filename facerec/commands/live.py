@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> Exit:
     from facerec.greet import Greeter
     from facerec.live import live
     from facerec.stages.learn import Learner
-    from facerec.stages.names import Watch, names_of
+    from facerec.stages.names import Watch, names_of, nobody
     from facerec.video import Camera, Video, VideoWriter, ahead, realtime
     from facerec.window import Window
 
@@ -78,6 +78,9 @@ def run(args: argparse.Namespace) -> Exit:
     recognizer = _knows_nobody(args) if alone else common.make_recognizer(args, "all")
 
     def read(gallery: Gallery) -> Classifier:
+        if not gallery.exists():  # forgotten with the last but one
+            gate = recognizer.classifier.gate
+            return nobody(recognizer.embedder, gate.threshold, gate.margin)
         if args.classifier:
             return common.load_names(args)
         return names_of(gallery, args.by, common.euclidean(args), args.gate_margin, index=args.index, nobody=True)

@@ -39,7 +39,8 @@ def load_detector(
         raise UsageError(f"--min-face {min_face} is below 12 pixels, the input of the first network", "use 12 or more")
     if min_confidence is not None and not 0 <= min_confidence <= 1:
         raise UsageError(f"--min-confidence {min_confidence} is not between 0 and 1")
-    log.info("detector %s, faces from %d pixels, confidence from %s", name, min_face, min_confidence or "its own limit")
+    least = "its own limit" if min_confidence is None else f"{min_confidence:g}"
+    log.info("detector %s, faces from %d pixels, confidence from %s", name, min_face, least)
     if name == "mtcnn":
         from facerec.detectors.mtcnn import MTCNN
 
