@@ -69,7 +69,8 @@ def test_people_are_recognised_on_photographs_that_were_not_trained_on(project, 
 def test_the_classifier_trained_last_is_the_default(project):
     result = facerec(project, "-v", "predict", "raw_images/val/madonna")
     assert "classifiers/svm.npz: svm, 5 people" in result.stderr
-    assert re.search(r"facerec: detector mtcnn, embedder facenet, facenet-128@6acdd8fb.*onnxruntime", result.stderr)
+    assert re.search(r"facerec: embedder facenet, facenet-128@6acdd8fb.*onnxruntime.*ncnn", result.stderr)
+    assert "facerec: detector mtcnn, faces from 20 pixels" in result.stderr
 
 
 def test_strangers_are_unknown(project, tmp_path, astronaut):

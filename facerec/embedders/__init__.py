@@ -51,15 +51,17 @@ def load_embedder(
         raise UsageError(f"there is no embedding model {model!r}", f"choose one of: {', '.join(known)}")
     if name == "facenet-reference" and model not in MODELS:
         raise UsageError(f"{model} was made for the default engine", "leave out --embedder")
-    log.info("embedder %s, %s, %s%s", name, model, crop, ", mirrored too" if flip else "")
     if name == "facenet":
         from facerec import runtime
         from facerec.embedders.facenet import FaceNet
 
-        log.info("%s", runtime.describe())
-        return FaceNet(model, crop, flip, threads)
+        made: Embedder = FaceNet(model, crop, flip, threads)
+        log.info("embedder %s, %s, %s", name, made.space, runtime.describe())
+        return made
     if name == "facenet-reference":
         from facerec.embedders.facenet_reference import FaceNetReference
 
-        return FaceNetReference(model, crop, flip)
+        made = FaceNetReference(model, crop, flip)
+        log.info("embedder %s, %s, TensorFlow", name, made.space)
+        return made
     raise UsageError(f"there is no embedder {name!r}", f"choose one of: {', '.join(EMBEDDERS)}")
