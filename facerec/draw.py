@@ -34,6 +34,7 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 @lru_cache(maxsize=512)
 def label(text: str, size: int, ground: Colour, pad: int) -> Image:
     """White text on a ground, with `pad` pixels around it: an RGB picture, kept, since a video repeats its captions."""
+    text = "".join(c if c.isprintable() else "�" for c in text)  # one line, whatever a file is called
     left, top, right, bottom = ImageDraw.Draw(Pillow.new("RGB", (1, 1))).textbbox((0, 0), text, font=font(size))
     box = (math.ceil(right - left) + 2 * pad, math.ceil(bottom - top) + 2 * pad)
     picture = Pillow.new("RGB", box, ground)

@@ -174,7 +174,7 @@ def _run(
     def calls() -> Iterator[Any]:
         for number, chunk in enumerate(chunks):
             out[number] = chunk
-            yield delayed(_call)(__version__, number, sent, chunk, place.children)
+            yield delayed(_call)(__version__, number, sent, chunk, os.getpid() if place.children else 0)
 
     for number, result in place.run(calls()):
         del out[number]
@@ -182,12 +182,12 @@ def _run(
 
 
 def _call(
-    version: str, number: int, work: Callable[[Sequence[T]], R] | bytes, chunk: Sequence[T], is_child: bool
+    version: str, number: int, work: Callable[[Sequence[T]], R] | bytes, chunk: Sequence[T], parent: int
 ) -> tuple[int, R]:
     """A chunk, on its worker."""
     _keep_memory()
-    if is_child:
-        _end_with_parent()
+    if parent:
+        _end_with(parent)
     if version != __version__:
         raise FacerecError(f"{worker_name()} has facerec {__version__}, not {version}", "install the same everywhere")
     if isinstance(work, bytes):
@@ -206,9 +206,8 @@ def _keep_memory() -> None:
 
 
 @cache
-def _end_with_parent() -> None:
+def _end_with(parent: int) -> None:
     """Watches, in a thread: when the parent was killed, nobody takes the results any more, nor ends this process."""
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -49,6 +49,7 @@ def session(path: Path, threads: int, layout: Path | None = None) -> Any:
     """
     import onnxruntime as ort
 
+    ort.disable_telemetry_events()  # where it was imported before this package forbade it
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -438,6 +438,17 @@ def test_what_workers_have_not_finished_goes_when_a_run_is_interrupted(raw, monk
     assert not [path for path in (raw.parent / "processed").rglob("*") if path.name.startswith(".facerec-tmp-")]
 
 
+def test_a_copy_of_the_folder_is_told_and_counted_nowhere_when_it_is_gone(raw):
+    first = go(raw)
+    copy = raw.with_name("copy")
+    shutil.copytree(raw, copy)
+    again = go(copy)
+    assert len(again.failed) == sum(PEOPLE.values()) and "already makes" in again.failed[0].reason
+    assert {r.input.split("/")[0] for r in read_manifest(raw.parent / "processed")} == {raw.name}
+    shutil.rmtree(copy)
+    assert go(raw).failed == first.failed == []
+
+
 def test_a_full_disk_is_an_artifact_error_and_the_next_run_goes_on(raw, monkeypatch):
     fsync, left = os.fsync, [8]
 

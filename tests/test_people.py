@@ -20,6 +20,7 @@ from facerec.images import find_files, find_images
 from facerec.manifests import Manifest, read_manifest
 from facerec.paths import GALLERY
 from facerec.stages.embed import embed
+from facerec.stages.project import mentions
 from facerec.types import Gate
 from facerec.video import is_video
 
@@ -507,6 +508,32 @@ def test_a_short_name_in_a_pictures_bytes_is_no_trace(run, project):
     data = next(Path("processed/train/ben").glob("*.png")).read_bytes()
     Path("other.png").write_bytes(data + b" ana ")
     assert json.loads(run("forget", "ana", "--yes", "--json").out)["left"] == []
+
+
+def test_a_short_name_in_the_bytes_of_vectors_is_no_trace_and_what_killed_runs_left_goes(run, project):
+    rows, file = vectors({"zoe": 1}), Path("embeddings/other.npz")
+    rows.vectors[0, :15] = np.frombuffer(b"Bo\x7f\x3e", np.float32)
+    rows.vectors[0, 15] = np.sqrt(1 - (rows.vectors[0, :15] ** 2).sum())
+    save_embeddings(file, rows)
+    assert b"Bo" in file.read_bytes() and not mentions(file, "Bo") and mentions(file, "zoe")
+    left = Path("embeddings/.facerec-tmp-1.npz")
+    shutil.copy(GALLERY, left)
+    recording = Path("snapshots/.facerec-tmp-2.mp4")  # of a `live` that runs
+    recording.parent.mkdir()
+    recording.touch()
+    answer = run("forget", "ana", "--yes", "--json")
+    assert json.loads(answer.out)["left"] == [] and not left.exists() and recording.exists()
+
+
+def test_a_rename_that_was_interrupted_goes_on_and_finds_the_crops(run, project):
+    gallery = load_embeddings(GALLERY)
+    source = Path("embeddings") / str(gallery.sources[gallery.labels == "ana"][0])
+    target = Path(str(source).replace("/ana/", "/zed/"))
+    target.parent.mkdir()
+    source.rename(target)  # as far as it got
+    assert run("rename", "ana", "zed", "--merge").code == 0
+    rows = load_embeddings(GALLERY)
+    assert all((Path("embeddings") / s).is_file() for s in rows.sources[rows.labels == "zed"].tolist())
 
 
 def test_a_calibrated_gallery_keeps_its_gate(run, project):

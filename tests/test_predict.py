@@ -9,7 +9,7 @@ from conftest import COLOURS, CROP, SPACE, STRANGER, FakeDetector, FakeEmbedder,
 
 from facerec.artifacts import save_embeddings
 from facerec.classify import Classifier
-from facerec.draw import annotate_predictions, caption, contact_sheet
+from facerec.draw import annotate_predictions, caption, contact_sheet, label
 from facerec.errors import FacerecError, SpaceError, UsageError
 from facerec.images import read_image
 from facerec.recognizer import Recognizer
@@ -249,6 +249,10 @@ def test_annotations_are_drawn_on_a_copy_of_the_same_size(box):
     before = image.copy()
     marked = annotate_predictions(image, [Prediction(Face(box, 1), "Ünal", 0.5, None, "", "Ünal")])
     assert marked.shape == image.shape and (image == before).all() and (marked != before).any()
+
+
+def test_a_caption_of_a_file_with_a_line_break_in_its_name_is_one_line():
+    assert label("a\nb\tc", 12, (0, 0, 0), 2).shape == label("a�b�c", 12, (0, 0, 0), 2).shape
 
 
 def test_a_caption_gives_the_distance_that_the_answer_goes_by():

@@ -1,6 +1,9 @@
 """Thresholds that keep what they promise: calibrate, verify, and the quality that a name needs."""
 
 import json
+import os
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -154,6 +157,11 @@ def test_two_photos_are_compared(tmp_path, monkeypatch, run, samples):
     assert run("verify", a, c).code == 0
     strict = json.loads(run("verify", a, b, "--threshold", same["distance"] - 0.05, "--json").out)
     assert not strict["same"] and strict["fmr"] < 1e-3
+    dull = tmp_path / "dull.png"  # predict gives such a face no name
+    cv2.imwrite(str(dull), cv2.GaussianBlur(cv2.imread(str(b)), (0, 0), 20))
+    answer = run("verify", a, dull, "--json", "--exit-code")
+    assert answer.code == 4 and json.loads(answer.out)["same"] is None and "blurred" in answer.err
+    assert "cannot tell: distance" in run("verify", a, dull).out
     empty = tmp_path / "empty.png"
     cv2.imwrite(str(empty), np.full((200, 200, 3), 90, np.uint8))
     answer = run("verify", a, empty)
@@ -223,6 +231,20 @@ def test_a_portrait_is_good_and_its_blurred_copy_is_not(astronaut, detector):
     assert assess(face, crop_face(astronaut, face, CROP, 160)).problems(TO_ENROLL) == []
     smeared = cv2.GaussianBlur(astronaut, (0, 0), 12)
     assert "blurred" in " ".join(assess(face, crop_face(smeared, face, CROP, 160)).problems(TO_NAME))
+
+
+@pytest.mark.real
+def test_nothing_is_counted_for_the_engines_makers(tmp_path, samples):
+    """ONNX Runtime would keep what it tells them about this machine in the user's cache folder, until it can."""
+    home = tmp_path / "home"
+    home.mkdir()
+    env = {**os.environ, "HOME": str(home), "FACEREC_HOME": str(catalogue.home())}
+    for name in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"):
+        env.pop(name, None)
+    photo = find_images(samples / "val")[0]
+    command = [sys.executable, "-m", "facerec", "detect", str(photo), "--json"]
+    assert subprocess.run(command, env=env, cwd=tmp_path, capture_output=True).returncode == 0
+    assert not [p for p in home.rglob("*") if "onnxruntime" in p.name.lower() or "microsoft" in p.name.lower()]
 
 
 def test_files_are_for_their_owner_only(tmp_path, monkeypatch, run, fakes):

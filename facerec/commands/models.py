@@ -51,7 +51,11 @@ def run(args: argparse.Namespace) -> Exit:
     if args.action == "verify":
         states = {name: weights.status(name) for name in args.names or everything}
         if not args.names:
-            states = {name: state for name, state in states.items() if state != "missing" or name in _DEFAULT}
+            states = {
+                name: state
+                for name, state in states.items()
+                if state != "missing" or name in (*_DEFAULT, *catalogue.tuned_names())
+            }
         for name, state in states.items():
             again = "pull {} --force" if name in catalogue.CATALOGUE else "remove {}"
             cure = f" — facerec models {again.format(name)}" if state in ("damaged", "missing") else ""

@@ -14,7 +14,7 @@ from facerec.errors import ArtifactError, DataError, Exit, FacerecError, InputEr
 HELP = "two photos: is the largest face of each the same person, and how sure is that"
 EXAMPLES = """\
 facerec verify a.jpg b.jpg
-facerec verify a.jpg b.jpg --exit-code         for scripts: 4 where they are different people
+facerec verify a.jpg b.jpg --exit-code         for scripts: 4 unless they are the same person
 facerec verify a.jpg b.jpg --threshold 0.8 --json"""
 
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="distance (0..2) up to which they are one person (default: the gallery's if calibrated, or the model's)",
     )
     common.add_gallery_argument(parser)
-    parser.add_argument("--exit-code", action="store_true", help="exit with 4 where they are different people")
+    parser.add_argument("--exit-code", action="store_true", help="exit with 4 unless they are the same person")
     common.add_detector_arguments(parser, faces=None, choose=False)
     common.add_embedder_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -62,7 +62,9 @@ def run(args: argparse.Namespace) -> Exit:
     threads = runtime.cpu_count()
     detector = common.make_detector(args, threads)
     embedder = load_embedder(args.embedder, model=args.model, crop=crop, flip=flip, threads=threads)
-    found = []
+    if gate is not None and there.exists() and gate == gallery.gate:
+        gallery.require_space(embedder.space, str(args.gallery))  # another network may be called the same
+    found, poor = [], False
     for path in args.photos:
         try:
             faces = find_and_embed(read_image(path), detector, embedder, "largest")
@@ -72,10 +74,11 @@ def run(args: argparse.Namespace) -> Exit:
             raise FacerecError(f"{path}: {error.what}", error.cure) from None
         if problems := assess(faces.faces[0], faces.crops[0]).problems(TO_NAME):
             print(f"facerec: {path}: {'; '.join(problems)}", file=sys.stderr)
+            poor = True
         found.append(faces)
     first, second = found
     apart = float(distance(first.vectors[0], second.vectors[0]))
-    same = apart <= threshold
+    same = None if poor else apart <= threshold  # of such faces strangers' are as close: `predict` names none
     calibrated = gate is not None and gate.fmr is not None and threshold == gate.threshold
     rate = (
         ("about", gate.fmr) if gate and gate.fmr and calibrated else catalogue.false_match_rate(args.model, threshold)
@@ -88,7 +91,7 @@ def run(args: argparse.Namespace) -> Exit:
             body[name], body[f"{name}_is"] = (float(f"{at[1]:.3g}"), at[0]) if at else (None, None)
         common.print_json(body | {"space": str(embedder.space), "faces": faces_json})
     else:
-        verdict = "the same person" if same else "different people"
+        verdict = "cannot tell" if same is None else "the same person" if same else "different people"
         accepted = f" ({_one_in(rate)} pairs of different people is accepted)" if rate else ""
         print(f"{verdict}: distance {apart:.2f}, threshold {threshold:.2f}{accepted}")
         if same and here:

@@ -79,7 +79,13 @@ class MTCNN(runtime.Portable):
         )
 
     def detect(self, image: Image) -> list[Face]:
-        """Faces of an RGB image (h, w, 3) uint8, most confident first."""
+        """Faces of an RGB image (h, w, 3) uint8, most confident first.
+
+        Raises:
+            ValueError: another shape or dtype.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"an image is (h, w, 3) uint8, not {image.shape} {image.dtype}")
         pixels = self._floats(image)
         with runtime.one_blas_thread():
             boxes = self._propose(pixels)

@@ -175,7 +175,9 @@ def finetune(
             "seconds": round(seconds, 1),
             "people": _digest(people.tolist()),
         }
-        catalogue.add_tuned(name, base, graph, _gate(trained[stop[apart]], owner[stop], base), about)
+        # where nothing was gained the vectors are the base model's, and so is its gate
+        gate = _gate(trained[stop[apart]], owner[stop], base) if history.best else catalogue.gate(base)
+        catalogue.add_tuned(name, base, graph, gate, about)
     remove(checkpoint)
 
 
@@ -306,12 +308,16 @@ def compare(what: str, before: FloatArray, after: FloatArray, owner: npt.NDArray
 def _gate(vectors: FloatArray, owner: npt.NDArray[np.intp], base: str) -> Gate | None:
     """The threshold at the base model's false-match rate, on people whom training has not seen; None for too few."""
     default = catalogue.gate(base)
-    first, second = np.triu_indices(len(owner), 1)
-    impostors = metrics.distances(vectors, vectors)[first, second][owner[first] != owner[second]]
+    owner = np.unique(owner, return_inverse=True)[1]
+    first, second = np.nonzero(np.triu(owner[:, None] != owner))
+    impostors = metrics.distances(vectors, vectors)[first, second]
     if default is None or default.fmr is None or not metrics.enough_for(default.fmr, len(impostors)):
         return None
     source = f"{len(set(owner.tolist()))} people kept out of training, {len(impostors):,} impostor pairs"
-    return replace(default, threshold=max(metrics.threshold_at_fmr(impostors, default.fmr), 0.0), source=source)
+    who = owner[first], owner[second]
+    threshold = max(metrics.threshold_by_people(impostors, *who, default.fmr), 0.0)
+    _, interval = metrics.fmr_by_people(impostors, *who, threshold, np.random.default_rng(0))
+    return replace(default, threshold=threshold, fmr_interval=interval, source=source)
 
 
 def _report(name: str, about: dict[str, Any], comparisons: list[Comparison]) -> Report:

@@ -19,7 +19,7 @@ from facerec.galleries import Database
 from facerec.galleries import file as galleries
 from facerec.galleries.people import renamed, swapped, without
 from facerec.manifests import Manifest, Record, read_manifest
-from facerec.paths import SNAPSHOTS
+from facerec.paths import SNAPSHOTS, TEMPORARY
 from facerec.stages import cluster as clusters
 from facerec.stages.common import require_name
 from facerec.stages.project import Project, labels_of, mentions, real_path, spellings
@@ -53,6 +53,9 @@ def forget(project: Project, name: str, *, really: bool) -> list[str]:
     if not done:
         raise DataError(f"nobody called {name!r} is known here", "facerec people lists who is")
     for path in list(project.walk()):
+        if really and path.name.startswith(TEMPORARY) and path.suffix != ".mp4":  # no stage is at work: one was killed
+            remove(path)
+            continue
         evaluated = path.is_relative_to(project.root / "evaluation") and path.suffix in (".html", ".json")
         if project.drew(path) or (evaluated and any(mentions(path, spelling) for spelling in spellings(name))):
             done.append(f"{project.shown(path)}: the whole file; the command that wrote it writes it again")
@@ -296,6 +299,9 @@ def _renamed(rows: Embeddings, old: str, new: str, moved: dict[Path, Path], base
         for base in bases:
             if (target := moved.get(base / text)) is not None:
                 return target.relative_to(base).as_posix()
+            there = swapped(text, old, new)
+            if (base / there).is_file() and not (base / text).exists():  # moved by a run that was interrupted
+                return there
         return text
 
     labels = np.array([new if label == old else label for label in rows.labels.tolist()], np.str_)

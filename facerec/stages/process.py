@@ -116,11 +116,8 @@ def process(
                 if strict:
                     raise FacerecError(f"{record.input}: {record.error}", "leave out --strict to go on past it")
 
-        def task(item: Item, key: str, owner: str) -> tuple[Item, Record]:
-            record = Record(key, "", asked(item), label=item.label, split=item.split, stage=stage)
-            if owner != key:
-                record.error = str(InputError(f"{owner} already makes {item.label}/{item.name}", "rename one"))
-            return item, record
+        def task(item: Item, key: str) -> tuple[Item, Record]:
+            return item, Record(key, "", asked(item), label=item.label, split=item.split, stage=stage)
 
         there = next((record.stage for record in manifest.records.values() if record.stage), stage)
         if there != stage:  # what that stage made would be taken for what is gone, and removed
@@ -141,8 +138,15 @@ def process(
                             tables.execute("UPDATE items SET new = 0 WHERE number = ?", n)
                             report.skipped += record.error is None
                             note(record)
+        for n, item, key, owner in _items(tables):
+            if owner != key:  # not recorded: whoever stands in its way may be gone next time, and it is no photo more
+                error = str(InputError(f"{owner} already makes {item.label}/{item.name}", "rename one"))
+                tables.execute("UPDATE items SET new = 0 WHERE number = ?", n)
+                if key in manifest.records:
+                    manifest.forget([key])
+                note(Record(key, "", asked(item), error=error, label=item.label, split=item.split))
         new = tables.value("SELECT count(*) FROM items WHERE new")
-        tasks = (task(item, key, owner) for _, item, key, owner in _items(tables))
+        tasks = (task(item, key) for _, item, key, _ in _items(tables))
         processes = jobs > 1 and new >= PROCESSES and not any(map(stores.in_memory, (output, *roots)))
         treated = spread(
             partial(treat, work, manifest.path.absolute(), cluster is not None),
@@ -259,8 +263,6 @@ def treat(work: Work, manifest: Path, elsewhere: bool, tasks: Sequence[tuple[Ite
 
 def _treat(work: Work, elsewhere: bool, item: Item, record: Record) -> None:
     record.host = worker_name() if elsewhere else ""
-    if record.error is not None:
-        return  # without its digest it is not done: whoever stood in its way may be gone next time
     try:
         with stores.fetched(item.path) as path:
             record.sha256 = sha256_of(path)

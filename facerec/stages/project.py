@@ -11,9 +11,12 @@ import json
 import os
 import re
 import unicodedata
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from facerec.artifacts import load_embeddings, npz_kind
 from facerec.classify import Classifier
@@ -235,7 +238,7 @@ def mentions(path: Path, name: str, longer: Sequence[str] = ()) -> bool:
     if is_image(path) or is_video(path) or not path.is_file():
         return False  # a picture's bytes may spell a short name by chance
     try:
-        data = path.read_bytes()
+        data = _written(path)
     except OSError:
         return False
     if _wide(name) in data:
@@ -254,6 +257,25 @@ def real_path(path: Path) -> Path:
 
 def _is_manifest(path: Path) -> bool:
     return path.name == MANIFEST or path.name.endswith(f".{MANIFEST}")
+
+
+def _written(path: Path) -> bytes:
+    """A file's content; of arrays without the numbers, whose bytes spell short names by chance."""
+    if not (path.suffix == ".npz" and zipfile.is_zipfile(path)):
+        return path.read_bytes()
+    found = []
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            with archive.open(name) as member:
+                try:
+                    np.lib.format.read_magic(member)
+                    _, _, dtype = np.lib.format.read_array_header_1_0(member)
+                except ValueError:  # no array of ours
+                    found.append(archive.read(name))
+                    continue
+                if dtype.kind != "f":
+                    found.append(member.read())
+    return b"\0".join(found)
 
 
 def _wide(name: str) -> bytes:
