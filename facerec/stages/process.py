@@ -138,13 +138,13 @@ def process(
                             tables.execute("UPDATE items SET new = 0 WHERE number = ?", n)
                             report.skipped += record.error is None
                             note(record)
-        for n, item, key, owner in _items(tables):
-            if owner != key:  # not recorded: whoever stands in its way may be gone next time, and it is no photo more
-                error = str(InputError(f"{owner} already makes {item.label}/{item.name}", "rename one"))
-                tables.execute("UPDATE items SET new = 0 WHERE number = ?", n)
-                if key in manifest.records:
-                    manifest.forget([key])
-                note(Record(key, "", asked(item), error=error, label=item.label, split=item.split))
+        # not recorded: whoever stands in its way may be gone next time, and it is no photo more
+        for n, item, key, owner in _items(tables, "new AND owners.key != items.key"):
+            error = str(InputError(f"{owner} already makes {item.label}/{item.name}", "rename one"))
+            tables.execute("UPDATE items SET new = 0 WHERE number = ?", n)
+            if key in manifest.records:
+                manifest.forget([key])
+            note(Record(key, "", asked(item), error=error, label=item.label, split=item.split))
         new = tables.value("SELECT count(*) FROM items WHERE new")
         tasks = (task(item, key) for _, item, key, _ in _items(tables))
         processes = jobs > 1 and new >= PROCESSES and not any(map(stores.in_memory, (output, *roots)))
@@ -188,10 +188,10 @@ def _note_items(tables: Tables, items: Iterable[Item], manifest: Manifest) -> No
         )
 
 
-def _items(tables: Tables) -> Iterator[tuple[int, Item, str, str]]:
-    """Number, item, its key and the key of whose place it is; of the new ones, in order."""
+def _items(tables: Tables, which: str = "new") -> Iterator[tuple[int, Item, str, str]]:
+    """Number, item, its key and the key of whose place it is; of the new ones or of others, in order."""
     for number, content, key, owner in tables.rows(
-        "SELECT number, item, items.key, owners.key FROM items JOIN owners USING (place) WHERE new ORDER BY number"
+        f"SELECT number, item, items.key, owners.key FROM items JOIN owners USING (place) WHERE {which} ORDER BY number"
     ):
         path, *rest = json.loads(content)
         yield number, Item(stores.folder(path), *rest), unpacked(key), unpacked(owner)
