@@ -23,7 +23,7 @@ from facerec.errors import FacerecError, SpaceError, UsageError
 from facerec.manifests import read_manifest
 from facerec.parallel import CHUNK, CHUNK_BYTES, MOST, Crashed, chunked, spread
 from facerec.runtime import Portable
-from facerec.stages import process
+from facerec.stages import process as loop
 from facerec.stages.detect import detect
 from facerec.stages.embed import vectors_of
 from facerec.stages.extract import extract
@@ -158,7 +158,7 @@ def test_what_kills_its_process_is_found_and_the_rest_is_done():
 
 
 def test_a_photo_that_kills_its_process_is_an_error_of_its_own(in_tmp, monkeypatch):
-    monkeypatch.setattr(process, "PROCESSES", 4)
+    monkeypatch.setattr(loop, "PROCESSES", 4)
     raw = photos(in_tmp / "raw", {"ana": 8, "ben": 8})
     save(raw / "ben" / "poison.png", _plain())
     report = detect(
@@ -247,7 +247,7 @@ def test_a_scheduler_that_does_not_answer_is_an_error_with_a_cure(monkeypatch):
 
 def test_a_host_that_does_not_see_the_folder_says_so(in_tmp):
     with pytest.raises(FacerecError, match="does not see"):
-        process.treat(lambda item: [], in_tmp / "nowhere" / "manifest.jsonl", True, [])
+        loop.treat(lambda item: [], in_tmp / "nowhere" / "manifest.jsonl", True, [])
 
 
 def test_the_command_line_takes_cores_or_a_cluster(run, in_tmp):

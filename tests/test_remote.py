@@ -13,7 +13,7 @@ from facerec.artifacts import load_embeddings
 from facerec.errors import UsageError
 from facerec.images import find_images
 from facerec.manifests import read_manifest
-from facerec.stages import process
+from facerec.stages import process as loop
 from facerec.stages.detect import detect
 from facerec.stages.embed import embed
 from facerec.stages.extract import extract
@@ -172,7 +172,7 @@ def test_memory_stays_in_this_process(in_tmp, memory, monkeypatch):
     ):
         with pytest.raises(UsageError, match="this process only — leave out --cluster"):
             stage()
-    monkeypatch.setattr(process, "PROCESSES", 2)
+    monkeypatch.setattr(loop, "PROCESSES", 2)
     assert go(raw, memory / "out", jobs=2).done == 4
 
 
@@ -239,7 +239,7 @@ def s3():
 
 
 def test_from_s3_to_s3_by_processes(s3, in_tmp, monkeypatch):
-    monkeypatch.setattr(process, "PROCESSES", 4)
+    monkeypatch.setattr(loop, "PROCESSES", 4)
     raw = photos(in_tmp / "raw", {"ana": 8, "ben": 8})
     upload(raw, s3 / "raw")
     go(raw, in_tmp / "here")
