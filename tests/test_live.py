@@ -148,12 +148,13 @@ def test_whom_others_forget_is_named_no_more_also_after_the_gallery_changed(in_t
     for name in ("mine", "team"):
         FileGallery(in_tmp / f"{name}.npz").add(photos)
     mine, follower = FileGallery(in_tmp / "mine.npz"), Follower(recognizer, step=1)
+    nobody = whom.of_nobody(recognizer.embedder, 0.4)
 
     def gone(learner):
         learner.refresh()
         return "ana" not in follower.recognizer.classifier.people
 
-    learner = Learner(follower, mine, "nearest", Watch(FileGallery(mine.where), whom.names_of, mine.state()))
+    learner = Learner(follower, mine, "nearest", Watch(FileGallery(mine.where), whom.names_of, mine.state(), nobody))
     with closing(learner):
         assert "3 people" in learner.load("team") and not gone(learner)
         forget(in_tmp / "team.npz", "ana")
@@ -162,7 +163,7 @@ def test_whom_others_forget_is_named_no_more_also_after_the_gallery_changed(in_t
         until(lambda: gone(learner) and not follower.recognizer.classifier.people)
     follower.recognizer = recognizer  # by a classifier again, until somebody is named
     new = FileGallery(in_tmp / "new.npz")
-    never_read = Watch(FileGallery(in_tmp / "none.npz"), whom.names_of, None)
+    never_read = Watch(FileGallery(in_tmp / "none.npz"), whom.names_of, None, nobody)
     with closing(Learner(follower, new, "nearest", never_read)) as learner:
         for frame in (Frame(i, i / 10, scene(i)) for i in range(3)):
             (track, *_) = follower.follow(frame) or [None]

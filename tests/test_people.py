@@ -521,8 +521,10 @@ def test_a_short_name_in_the_bytes_of_vectors_is_no_trace_and_what_killed_runs_l
     recording = Path("snapshots/.facerec-tmp-2.mp4")  # of a `live` that runs
     recording.parent.mkdir()
     recording.touch()
+    frames = save(Path("processed/.facerec-tmp-0123/eva.jpg"), photo(1))
     answer = run("forget", "ana", "--yes", "--json")
-    assert json.loads(answer.out)["left"] == [] and not left.exists() and recording.exists()
+    assert json.loads(answer.out)["left"] == [] and recording.exists()
+    assert not left.exists() and not frames.parent.exists()
 
 
 def test_a_rename_that_was_interrupted_goes_on_and_finds_the_crops(run, project):

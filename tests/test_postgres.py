@@ -203,7 +203,7 @@ def test_live_sees_whom_others_enrol_and_forget(run, both, monkeypatch):
         return names_of(gallery, gate=gate, nobody=True)
 
     follower = Follower(Recognizer(FakeDetector(), FakeEmbedder(), read(gallery)), step=1)
-    watch = Watch(open_gallery(both[1]), read, gallery.state())
+    watch = Watch(open_gallery(both[1]), read, gallery.state(), read(gallery))
     learner = Learner(follower, gallery, "nearest", watch)
     frames = iter(range(10_000))
 

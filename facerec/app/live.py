@@ -18,7 +18,7 @@ from facerec.errors import FacerecError
 from facerec.follower import Follower, mark
 from facerec.recognizer import Recognizer
 from facerec.stages.learn import Learner
-from facerec.stages.names import nobody
+from facerec.stages.names import of_nobody
 from facerec.tracking import Track
 from facerec.types import Image
 from facerec.video import Frame
@@ -135,7 +135,7 @@ def with_nobody() -> Recognizer:
     """A recogniser that knows nobody: every face is unknown."""
     embedder = toolkit.gallery_embedder(toolkit.settings().model)
     detector = toolkit.detector(toolkit.settings().detector, toolkit.settings().min_face)
-    return Recognizer(detector, embedder, nobody(embedder))
+    return Recognizer(detector, embedder, of_nobody(embedder))
 
 
 def capture(watcher: Watcher) -> None:

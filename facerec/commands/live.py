@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> Exit:
     from facerec.greet import Greeter
     from facerec.live import live
     from facerec.stages.learn import Learner
-    from facerec.stages.names import Watch, names_of, nobody
+    from facerec.stages.names import Watch, names_of, of_nobody
     from facerec.video import Camera, Video, VideoWriter, ahead, realtime
     from facerec.window import Window
 
@@ -78,9 +78,6 @@ def run(args: argparse.Namespace) -> Exit:
     recognizer = _knows_nobody(args) if alone else common.make_recognizer(args, "all")
 
     def read(gallery: Gallery) -> Classifier:
-        if not gallery.exists():  # forgotten with the last but one
-            gate = recognizer.classifier.gate
-            return nobody(recognizer.embedder, gate.threshold, gate.margin)
         if args.classifier:
             return common.load_names(args)
         return names_of(gallery, args.by, common.euclidean(args), args.gate_margin, index=args.index, nobody=True)
@@ -91,7 +88,9 @@ def run(args: argparse.Namespace) -> Exit:
         raise FacerecError(f"{args.video}: {error.what}", error.cure) from None
     fps = source.fps if isinstance(source, Video) else 15.0
     follower = Follower(recognizer, args.step, rate=fps if isinstance(source, Video) else 25.0)
-    learner = Learner(follower, gallery, args.by, Watch(watched, read, state), args.classifier)
+    gate = recognizer.classifier.gate
+    watch = Watch(watched, read, state, of_nobody(recognizer.embedder, gate.threshold, gate.margin))
+    learner = Learner(follower, gallery, args.by, watch, args.classifier)
     known = Known(learner.name, learner.save, learner.load)
     desk = Desk(window, known, paths.SNAPSHOTS) if window else None
     if isinstance(source, Video):
@@ -135,13 +134,13 @@ def _knows_nobody(args: argparse.Namespace) -> Recognizer:
     from facerec import runtime
     from facerec.embedders import DEFAULT_MARGIN, load_embedder
     from facerec.recognizer import Recognizer
-    from facerec.stages.names import nobody
+    from facerec.stages.names import of_nobody
     from facerec.types import Crop
 
     common.say("nobody is known yet: press n to name a face")
     threads = runtime.cpu_count()
     embedder = load_embedder(args.embedder, crop=Crop(DEFAULT_MARGIN), threads=threads)
-    classifier = nobody(embedder, common.euclidean(args), args.gate_margin)
+    classifier = of_nobody(embedder, common.euclidean(args), args.gate_margin)
     return Recognizer(common.make_detector(args, threads), embedder, classifier)
 
 

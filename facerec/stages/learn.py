@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from facerec.classify import Classifier
@@ -15,7 +16,7 @@ from facerec.paths import GALLERY
 from facerec.quality import TO_ENROLL, assess
 from facerec.stages.common import canonical, require_name
 from facerec.stages.enroll import gallery_rows
-from facerec.stages.names import Watch, names_of, nobody
+from facerec.stages.names import Watch, names_of, of_nobody
 from facerec.tracking import OVERLAP, Track, overlaps
 from facerec.types import Face, Gate, Image
 
@@ -124,13 +125,10 @@ class Learner:
         if self._watch is None:
             return
         self._watch.close()
-
-        def read(gallery: Gallery) -> Classifier:
-            if not gallery.exists():
-                return nobody(self._follower.recognizer.embedder, self._known.gate.threshold, self._known.gate.margin)
-            return names_of(gallery, self._by, gate=gate, nobody=True)
-
-        self._watch = Watch(open_gallery(gallery.where), read, state)
+        read = partial(names_of, by=self._by, gate=gate, nobody=True)
+        now = self._known.gate
+        nobody = of_nobody(self._follower.recognizer.embedder, now.threshold, now.margin)
+        self._watch = Watch(open_gallery(gallery.where), read, state, nobody)
 
     @property
     def _known(self) -> Classifier:

@@ -60,7 +60,7 @@ def names_of(
     return Classifier.of_gallery(by, photos, own, index_path(where) if index and isinstance(where, Path) else None)
 
 
-def nobody(embedder: Embedder, threshold: float | None = None, margin: float | None = None) -> Classifier:
+def of_nobody(embedder: Embedder, threshold: float | None = None, margin: float | None = None) -> Classifier:
     """Knows nobody yet, in an embedder's space: every face is unknown."""
     photos = empty(embedder.space, embedder.dim)
     return Classifier("nearest", None, None, photos, default_gate(photos, threshold, margin))
@@ -73,10 +73,13 @@ class Watch:
         gallery: of its own: its connection is used by another thread.
         read: whom it knows now.
         state: of the gallery when it was read last.
+        nobody: what is known when it is gone.
     """
 
-    def __init__(self, gallery: Gallery, read: Callable[[Gallery], Classifier], state: object) -> None:
-        self._gallery, self._read, self._state = gallery, read, state
+    def __init__(
+        self, gallery: Gallery, read: Callable[[Gallery], Classifier], state: object, nobody: Classifier
+    ) -> None:
+        self._gallery, self._read, self._state, self._nobody = gallery, read, state, nobody
         self._news: Classifier | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, name="gallery", daemon=True)
@@ -96,7 +99,7 @@ class Watch:
         while not self._ended.wait(LOOK):
             try:
                 if (state := self._gallery.state()) != self._state:
-                    news = self._read(self._gallery)
+                    news = self._read(self._gallery) if self._gallery.exists() else self._nobody
                     self._state, self._news = state, news
                 reached = True
             except FacerecError as error:

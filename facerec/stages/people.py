@@ -19,7 +19,7 @@ from facerec.galleries import Database
 from facerec.galleries import file as galleries
 from facerec.galleries.people import renamed, swapped, without
 from facerec.manifests import Manifest, Record, read_manifest
-from facerec.paths import SNAPSHOTS, TEMPORARY
+from facerec.paths import SNAPSHOTS
 from facerec.stages import cluster as clusters
 from facerec.stages.common import require_name
 from facerec.stages.project import Project, labels_of, mentions, real_path, spellings
@@ -49,13 +49,11 @@ def forget(project: Project, name: str, *, really: bool) -> list[str]:
     if really:
         project.require_idle()
         project.wait()
+        project.sweep()
     done = [line for spelling in spellings(name) for line in _forget(project, spelling, really=really)]
     if not done:
         raise DataError(f"nobody called {name!r} is known here", "facerec people lists who is")
     for path in list(project.walk()):
-        if really and path.name.startswith(TEMPORARY) and path.suffix != ".mp4":  # no stage is at work: one was killed
-            remove(path)
-            continue
         evaluated = path.is_relative_to(project.root / "evaluation") and path.suffix in (".html", ".json")
         if project.drew(path) or (evaluated and any(mentions(path, spelling) for spelling in spellings(name))):
             done.append(f"{project.shown(path)}: the whole file; the command that wrote it writes it again")

@@ -11,14 +11,13 @@ import json
 import os
 import re
 import unicodedata
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from facerec.artifacts import load_embeddings, npz_kind
+from facerec.artifacts import load_embeddings, npz_kind, remove
 from facerec.classify import Classifier
 from facerec.errors import ArtifactError
 from facerec.galleries import Database, Where, open_database
@@ -26,7 +25,7 @@ from facerec.galleries import file as galleries
 from facerec.galleries.people import SPLITS
 from facerec.images import is_image
 from facerec.manifests import MANIFEST, Manifest, read_manifest
-from facerec.paths import GALLERY
+from facerec.paths import GALLERY, TEMPORARY
 from facerec.stages import cluster as clusters
 from facerec.video import is_video
 
@@ -130,6 +129,15 @@ class Project:
             if lock.name.startswith(".") and lock.name.endswith(".npz.lock"):
                 with galleries.locked(lock.with_name(lock.name[1:].removesuffix(".lock"))):
                     pass
+
+    def sweep(self) -> None:
+        """Removes what runs that were killed left half-written, where no stage is at work; `live` may be recording."""
+        for manifest in list(self.manifests()):
+            if manifest.path.name == MANIFEST:
+                manifest.sweep()
+        for path in list(self.walk()):
+            if path.name.startswith(TEMPORARY) and path.suffix != ".mp4":
+                remove(path)
 
     def cluster_folders(self, name: str) -> list[Path]:
         """Folders of `facerec cluster` that know a person."""
@@ -261,21 +269,10 @@ def _is_manifest(path: Path) -> bool:
 
 def _written(path: Path) -> bytes:
     """A file's content; of arrays without the numbers, whose bytes spell short names by chance."""
-    if not (path.suffix == ".npz" and zipfile.is_zipfile(path)):
+    if not npz_kind(path):
         return path.read_bytes()
-    found = []
-    with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            with archive.open(name) as member:
-                try:
-                    np.lib.format.read_magic(member)
-                    _, _, dtype = np.lib.format.read_array_header_1_0(member)
-                except ValueError:  # no array of ours
-                    found.append(archive.read(name))
-                    continue
-                if dtype.kind != "f":
-                    found.append(member.read())
-    return b"\0".join(found)
+    with np.load(path, allow_pickle=False) as arrays:
+        return b"\0".join(a.tobytes() for a in map(arrays.get, arrays) if a.dtype.kind != "f")
 
 
 def _wide(name: str) -> bytes:
