@@ -9,7 +9,7 @@ import os
 import platform
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +47,12 @@ def session(path: Path, threads: int, layout: Path | None = None) -> Any:
     Raises:
         WeightsError: the file is not a graph that the runtime can load, or the layout cannot be written.
     """
+    made = _onnx(path, threads, layout)
+    about = made.get_modelmeta().custom_metadata_map
+    return Stemmed(made, about, threads, lambda: _onnx(path, threads=1)) if "facerec stem" in about else made
+
+
+def _onnx(path: Path, threads: int, layout: Path | None = None) -> Any:
     import onnxruntime as ort
 
     ort.disable_telemetry_events()  # where it was imported before this package forbade it
@@ -62,9 +68,7 @@ def session(path: Path, threads: int, layout: Path | None = None) -> Any:
         options.add_session_config_entry(f"{external}_file_name", f"{layout.name}.bin")
         options.add_session_config_entry(f"{external}_min_size_in_bytes", "1024")
     try:
-        made = ort.InferenceSession(path, sess_options=options, providers=["CPUExecutionProvider"])
-        about = made.get_modelmeta().custom_metadata_map
-        return Stemmed(made, about, threads) if "facerec stem" in about else made
+        return ort.InferenceSession(path, sess_options=options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime raises its own, undocumented types
         raise WeightsError(f"{path} cannot be loaded ({error})", "facerec models pull --force") from error
 
@@ -211,29 +215,35 @@ class Stemmed:
     Stands in for the whole network's session. The first layers are a quarter of FaceNet's work, and ncnn's Winograd
     convolutions do them in less than half the time.
 
+    Threads take whole pieces of a batch, small enough for what a piece needs to fit a core's cache; a rest of fewer
+    pictures than threads is shared.
+
     Args:
-        rest: session of the graph that takes what the first layers give.
+        rest: session of the graph that takes what the first layers give, on all threads.
         about: the graph's metadata, as `facerec.reference` wrote them.
-        threads: that share pictures, or a single one.
+        threads: how many.
+        alone: makes the session that a piece runs on, on its caller's thread.
     """
 
-    def __init__(self, rest: Any, about: dict[str, str], threads: int) -> None:
+    PIECE = 4
+
+    def __init__(self, rest: Any, about: dict[str, str], threads: int, alone: Callable[[], Any]) -> None:
         self._param, self._weights = about["facerec stem"], base64.b64decode(about["facerec stem weights"])
         self._threads = threads
         self._inputs = [SimpleNamespace(name="image", shape=json.loads(about["facerec stem input"]))]
-        self._rest = rest
-        self._between = rest.get_inputs()[0]
+        self._rest, self._make_alone = rest, alone
+        self._between = rest.get_inputs()[0].name
         self._map: Any = ThreadPoolExecutor(threads).map if threads > 1 else map
 
     @cached_property
-    def _stem(self) -> Net:
-        """The first layers on one thread."""
-        return self._make_stem(1)
+    def _alone(self) -> tuple[Net, Any]:
+        """Both parts on one thread."""
+        return self._make_stem(1), self._make_alone() if self._threads > 1 else self._rest
 
     @cached_property
-    def _shared_stem(self) -> Net:
-        """The first layers on all threads."""
-        return self._make_stem(self._threads)
+    def _shared(self) -> tuple[Net, Any]:
+        """Both parts on all threads."""
+        return self._make_stem(self._threads), self._rest
 
     def _make_stem(self, threads: int) -> Net:
         with tempfile.TemporaryDirectory(prefix="facerec-") as name:  # ncnn reads files only
@@ -253,17 +263,20 @@ class Stemmed:
     def run(self, names: list[str] | None, inputs: dict[str, FloatArray]) -> Any:
         """As a session's: "image" is (n, h, w, 3) float32."""
         images = inputs["image"].transpose(0, 3, 1, 2)
-        if len(images) == 1 and self._threads > 1:
-            between = self._shared_stem(images[0])[None]
-        else:
-            between = np.empty((len(images), *self._between.shape[1:]), np.float32)
-            stem = self._stem
+        even = len(images) - len(images) % self._threads  # as many for each thread
 
-            def fill(i: int) -> None:
-                between[i] = stem(images[i])
+        def piece(stem: Net, rest: Any, images: FloatArray) -> Any:
+            return rest.run(names, {self._between: np.stack([stem(image) for image in images])})
 
-            list(self._map(fill, range(len(images))))
-        return self._rest.run(names, {self._between.name: between})
+        done = []
+        if even:
+            rounds = -(-even // (self.PIECE * self._threads))
+            size = -(-even // (rounds * self._threads))
+            alone = self._alone
+            done += self._map(lambda i: piece(*alone, images[i : min(i + size, even)]), range(0, even, size))
+        if even < len(images):
+            done.append(piece(*self._shared, images[even:]))
+        return [np.concatenate(outputs) for outputs in zip(*done, strict=True)]
 
 
 def describe() -> str:
