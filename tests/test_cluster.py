@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 from conftest import COLOURS, STRANGER, photo, save, tree, vectors, video
@@ -117,6 +118,16 @@ def test_a_folder_a_person_and_the_same_again(album, run):
     ]
     face = data["clusters"][1]["faces"][0]
     assert face["photo"].startswith("album/trip/b") and len(face["box"]) == 4
+
+
+def test_a_blurred_face_is_nobodys_until_the_user_says_whose(album, run):
+    save(album / "album/blurred.png", cv2.GaussianBlur(photo(43, [COLOURS["ana"]]), (0, 0), 9))
+    assert run("cluster", "album", "--threshold", "0.4").code == 0
+    assert both_sides(view()) == both_sides(FIRST | {"noise": ["blurred", "stranger"]})
+    assert run("cluster", "--split", "noise", "blurred").code == 0
+    assert {"blurred", "a0"} <= set(view()["person_004"])
+    assert run("cluster", "album", "--threshold", "0.4").code == 0
+    assert {"blurred", "a0"} <= set(view()["person_004"])
 
 
 def test_edits_hold_for_the_next_run_and_are_undone_one_by_one(album, run):

@@ -14,7 +14,7 @@ from conftest import photos, vectors
 from facerec import catalogue, weights
 from facerec.artifacts import load_embeddings, save_embeddings, write_npz
 from facerec.errors import UsageError
-from facerec.stages.finetune import Comparison, compare, for_training, of_side, sides
+from facerec.stages.finetune import Comparison, _gate, compare, for_training, of_side, sides
 from facerec.types import TrainingSettings
 
 training = pytest.importorskip("facerec.training")
@@ -223,6 +223,15 @@ def test_better_is_said_only_beyond_the_interval():
     assert compare("", x, x, labels).verdict == "not better"
     few = compare("", x[:8], half[:8], labels[:8])
     assert few.verdict == "not enough data" and few == Comparison("", 8, 2, None, None, None)
+    x, labels = crowd(5, 10)
+    judged = compare("", x, x, labels)
+    assert judged.before and judged.gain is None and judged.verdict == "not enough data"
+
+
+def test_a_gate_needs_people_who_look_alike():
+    gate = _gate(*crowd(60, 4, d=6), "facenet-128")
+    assert gate.fmr == catalogue.gate("facenet-128").fmr and gate.fmr_interval[0] > 0
+    assert _gate(np.eye(200, dtype=np.float32), np.repeat(np.arange(100), 2), "facenet-128") is None
 
 
 def test_too_few_people_and_names_that_are_none_are_refused(in_tmp, run, facerec_home):

@@ -50,7 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="largest mean distance of a person's faces (default: measured for the model; an edit: the last run's)",
     )
     parser.add_argument(
-        "--min-size", type=common.positive, metavar="N", help="fewer faces are noise (default: 2; likewise)"
+        "--min-size",
+        type=common.positive,
+        metavar="N",
+        help="fewer faces are noise (default: 2; likewise), as faces that are too small or blurred to tell",
     )
     common.add_detector_arguments(parser, "all")
     common.add_embedder_arguments(parser)

@@ -44,6 +44,9 @@ MAX_FACES = 20_000  # their distances take 3.2 GB: 1.6 GB, and once more inside 
 THRESHOLDS = {"facenet-128": 0.94}
 """Largest mean distance of a person's faces; chosen by measuring: see docs/choices.md."""
 MIN_SIZE = 2
+CLEAR = (
+    0.1  # quality: small and blurred faces resemble one another, so those below are nobody's, unless a user says whose
+)
 SHEET_ROWS, SHEET_COLUMNS = 60, 10
 
 
@@ -532,11 +535,15 @@ def _regroup(output: Path, state: State, before: dict[str, str]) -> None:
     for i in rows:
         path = str(embeddings.sources[i])
         faces.append(Found(str(embeddings.digests[i])[:32], Path(path).name, *made[path]))
-    fixed = [state.fixed.get(f.face, "") for f in faces]
-    groups = {name: i for i, name in enumerate(sorted(set(fixed) - {""}))}
-    labels = group(vectors, state.threshold, np.array([groups.get(name, -1) for name in fixed], np.intp))
-    earlier = [before.get(f.face, "") for f in faces]
-    names = np.array(name_clusters(labels, fixed, earlier, state.min_size, state.used))
+    fixed = np.array([state.fixed.get(f.face, "") for f in faces])
+    earlier = np.array([before.get(f.face, "") for f in faces])
+    # a face that nobody would be named by is nobody's, unless the user says whose: such faces resemble one another
+    told = (embeddings.quality[rows] != 0) | (fixed != "")
+    groups = {name: i for i, name in enumerate(sorted({*fixed.tolist()} - {""}))}
+    number = np.array([groups.get(name, -1) for name in fixed[told].tolist()], np.intp)
+    labels = group(vectors[told], state.threshold, number)
+    names = np.full(len(faces), NOISE, object)
+    names[told] = name_clusters(labels, fixed[told].tolist(), earlier[told].tolist(), state.min_size, state.used)
     for name in sorted(set(names.tolist()), key=lambda name: (-(names == name).sum(), natural_key(name))):
         mine = np.flatnonzero(names == name)
         near = vectors[mine] @ vectors[mine].mean(axis=0)

@@ -38,6 +38,7 @@ from facerec.types import (
 
 VALIDATE, TEST = 1 / 7, 2 / 7  # shares of the people that are kept apart
 LEAST = 12  # people with two photos
+JUDGES = 6  # people; of fewer, drawing them again gives intervals that are too narrow
 FAR = 1e-2
 SAME_OUTPUT = 0.9999  # cosine of the exported model's vectors and the trained one's
 
@@ -52,7 +53,7 @@ class Comparison:
         people: of how many.
         before: TAR at `FAR`, and its 95 % interval by identity bootstrap; None where the pairs cannot carry it.
         after: likewise.
-        gain: 95 % interval of the difference, the same people drawn for both.
+        gain: 95 % interval of the difference, the same people drawn for both; None for fewer people than `JUDGES` too.
     """
 
     what: str
@@ -301,7 +302,7 @@ def compare(what: str, before: FloatArray, after: FloatArray, owner: npt.NDArray
         low, high = np.quantile(values, (0.025, 0.975))
         return float(low), float(high)
 
-    gain = interval(rates[:, 1] - rates[:, 0])
+    gain = interval(rates[:, 1] - rates[:, 0]) if n >= JUDGES else None
     return Comparison(what, len(owner), n, (found[0], interval(rates[:, 0])), (found[1], interval(rates[:, 1])), gain)
 
 
@@ -317,6 +318,8 @@ def _gate(vectors: FloatArray, owner: npt.NDArray[np.intp], base: str) -> Gate |
     who = owner[first], owner[second]
     threshold = max(metrics.threshold_by_people(impostors, *who, default.fmr), 0.0)
     _, interval = metrics.fmr_by_people(impostors, *who, threshold, np.random.default_rng(0))
+    if interval[0] == 0:  # none of them look alike: that says nothing about others
+        return None
     return replace(default, threshold=threshold, fmr_interval=interval, source=source)
 
 

@@ -189,7 +189,8 @@ def default_gate(
         if threshold is None:
             raise DataError(
                 f"no default distance threshold has been measured for {embeddings.space.model}",
-                "measure one with `facerec calibrate --strangers FOLDER`, or give one with --threshold D, from 0 to 2",
+                "measure one with `facerec calibrate --gallery FILE.npz --strangers FOLDER`, or give one with "
+                "--threshold D, from 0 to 2",
             )
         gate = Gate(threshold)
     return gate.changed(threshold, margin)
