@@ -30,6 +30,7 @@ class Calibration:
         fpir: share of the searches that get a name, each half of the strangers by a gate that the other half chose;
             None for one stranger.
         fpir_interval: its 95 % interval by identity bootstrap.
+        fmr_of_each: person of the gallery → false-match rate with all others, worst first.
     """
 
     gate: Gate
@@ -41,6 +42,7 @@ class Calibration:
     strangers: int
     fpir: float | None
     fpir_interval: tuple[float, float] | None
+    fmr_of_each: dict[str, float]
 
 
 def calibrate(
@@ -137,6 +139,10 @@ def calibrate(
             at = half[stranger]
             passed[at] = (apart[at, 0] <= cut) & (lead[at] >= margin_by(~half, cut))
         named, named_interval = metrics.share_by_person(passed, who, rng)
+    # numbers, since a stranger may be called like somebody in the gallery
+    each = metrics.fmr_of_each(np.concatenate([mine, strangers]), np.concatenate([owner, n + stranger]), threshold)
+    names = np.unique(labels).tolist()
+    worst = sorted(((each[str(i)], name) for i, name in enumerate(names)), key=lambda of: (-of[0], of[1]))
     fnmr = float((genuine > threshold).mean()) if len(genuine) else None
     source = f"{len(vectors)} photos of {n} people, {len(strangers)} of {total - n} strangers"
     return Calibration(
@@ -149,4 +155,5 @@ def calibrate(
         total - n,
         named,
         named_interval,
+        {name: rate for rate, name in worst},
     )

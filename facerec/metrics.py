@@ -306,6 +306,35 @@ def fmr_by_people(
     return float(false.sum() / trials.sum()), (float(low), float(high))
 
 
+def fmr_of_each(vectors: npt.NDArray[np.floating], who: npt.NDArray[Any], threshold: float) -> dict[str, float]:
+    """Person → false-match rate of their photos with everybody else's, each other person counting once.
+
+    Faces are not mistaken evenly: Doddington et al., "Sheep, goats, lambs and wolves", ICSLP 1998.
+
+    Args:
+        vectors: (n, d) unit rows, of two people or more.
+        who: (n,) whose they are.
+        threshold: distance up to which photos match.
+    """
+    order = np.argsort(who, kind="stable")
+    vectors, names = vectors[order], who[order]
+    people, start, count = np.unique(names, return_index=True, return_counts=True)
+    rates = {}
+    for i, (name, first, n) in enumerate(zip(people.tolist(), start, count, strict=True)):
+        matches = (distances(vectors[first : first + n], vectors) <= threshold).sum(axis=0)
+        share = np.add.reduceat(matches, start) / (n * count)
+        rates[str(name)] = float(np.delete(share, i).mean())
+    return rates
+
+
+def uneven(rates: dict[str, float]) -> str:
+    """What `fmr_of_each` found, in a sentence; the worst come first."""
+    middle, high = np.quantile(list(rates.values()), (0.5, 0.95))
+    many = f"one in twenty {high:.2%} or more, " if len(rates) >= 20 else ""
+    worst = ", ".join(f"{name} {rate:.2%}" for name, rate in list(rates.items())[:3])
+    return f"False matches by person: half {middle:.2%} or less, {many}most {worst}."
+
+
 def margin_at_fpir(lead: Distances, who: npt.NDArray[Any], fpir: float, rng: np.random.Generator) -> float:
     """The smallest margin at which at most `fpir` of strangers' searches are let through in 97.5 % of the resamples.
 

@@ -385,6 +385,7 @@ class OpenSetResult:
         failures: photos without a face; they are in the denominators.
         draws: of people.
         gate: chosen on all people, for the searches of a gallery like this one; None where they cannot carry its rates.
+        fmr_of_each: person → false-match rate with all others at that gate's threshold, worst first; empty without.
         promised_gallery: enrolled people in the searches of `promises`.
         promises: what → rates where gate and searches share no person; empty with fewer than eight people.
     """
@@ -399,6 +400,7 @@ class OpenSetResult:
     failures: list[str]
     draws: int
     gate: Gate | None
+    fmr_of_each: dict[str, float]
     promised_gallery: int
     promises: dict[str, Promise]
 
@@ -418,6 +420,7 @@ class OpenSetResult:
                 for name, rates in self.fnir_at_fpir.items()
             },
             "gate": self.gate and self.gate.to_json(),
+            "fmr_of_each": self.fmr_of_each,
             "promised": {"gallery": self.promised_gallery, **{k: vars(p) for k, p in self.promises.items()}},
             "failures": self.failures,
         }
@@ -604,6 +607,9 @@ def evaluate_open_set(
             curves[key] = metrics.det_curve(
                 scores[0][: mine[0].mated], mine[0].correct[kind], scores[0][mine[0].mated :]
             )
+    stated = gate if metrics.enough_for(FMR, apart) and metrics.enough_for(FPIR, int(with_face.sum())) else None
+    found = ~photos.missing
+    each = metrics.fmr_of_each(photos.vectors[found], photos.people[found], stated.threshold) if stated else {}
     return OpenSetResult(
         size or most,
         photos_each,
@@ -614,7 +620,8 @@ def evaluate_open_set(
         curves,
         photos.names[photos.missing].tolist(),
         draws,
-        gate if metrics.enough_for(FMR, apart) and metrics.enough_for(FPIR, int(with_face.sum())) else None,
+        stated,
+        dict(sorted(each.items(), key=lambda of: (-of[1], of[0]))),
         held_out,
         _promises(photos, [pair for _, pair in results if pair], seed),
     )

@@ -310,6 +310,8 @@ def test_the_promised_rates_are_kept_on_other_people_and_without_a_gate_everybod
         assert gated.fpir_interval[0] <= gated.fpir <= gated.fpir_interval[1]
     assert result.promised_gallery == 30 and result.to_json()["promised"]["gallery"] == 30
     assert 0 < result.gate.threshold < 2 and result.gate.fmr == protocols.FMR
+    assert len(result.fmr_of_each) == 120
+    assert np.mean([*result.fmr_of_each.values()]) == pytest.approx(protocols.FMR, rel=0.1)
     assert protocols.evaluate_open_set(photos(6, 3), draws=2).promises == {}
     for size in (1, 4):
         with pytest.raises(DataError, match="2 to 3"):

@@ -44,6 +44,8 @@ def test_a_threshold_keeps_its_rate_on_other_people():
     assert low <= measured <= high
     assert chosen.fpir_interval[0] <= chosen.fpir <= chosen.fpir_interval[1] and chosen.fpir <= 0.04
     assert chosen.comparisons == 600 * 600 + 600 * 599 // 2 - 150 * 6 and len(chosen.genuine) == 150 * 6
+    each = list(chosen.fmr_of_each.values())
+    assert len(each) == 150 and each == sorted(each, reverse=True) and np.mean(each) == pytest.approx(0.01, rel=0.2)
 
 
 def test_the_interval_of_a_false_match_rate_covers():
@@ -67,6 +69,18 @@ def test_a_pair_of_people_counts_once_however_many_photos_they_have():
     assert rate == pytest.approx(1 / 6)
     assert metrics.threshold_by_people(apart, first, second, 0.34) == pytest.approx(1.0)
     assert metrics.threshold_by_people(apart, first, second, 0.1) < 0.1
+
+
+def test_false_matches_of_each_person_count_the_others_once():
+    angles = np.radians([0, 10, 20, 25, 90, 200])  # a chord of a degree is about 0.0175
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    who = np.array(["bea", "ana", "ana", "bea", "cid", "dan"])
+    each = metrics.fmr_of_each(vectors, who, 2 * np.sin(np.radians(12 / 2)))
+    # of ana's and bea's four pairs 10-0 and 20-25 are within 12 degrees, and nothing else is
+    assert each == {"ana": pytest.approx(2 / 4 / 3), "bea": pytest.approx(2 / 4 / 3), "cid": 0, "dan": 0}
+    assert (
+        metrics.uneven(each) == "False matches by person: half 8.33% or less, most ana 16.67%, bea 16.67%, cid 0.00%."
+    )
 
 
 @pytest.mark.parametrize(
@@ -117,8 +131,10 @@ def test_a_gallery_is_calibrated_and_the_gate_used_everywhere(tmp_path, monkeypa
     body = json.loads(answer.out)
     assert body["gate"]["fmr"] == 0.05 and body["left_out"] >= 1 and "is in the gallery" in answer.err
     assert body["strangers"] == len(people) - 3
+    assert set(body["fmr_of_each"]) == {*people[:2], "José"}
     (tmp_path / "strangers" / people[3] / "broken.jpg").write_text("no picture")
-    assert run("calibrate", *options).code == 3
+    answer = run("calibrate", *options)
+    assert answer.code == 3 and "False matches by person" in answer.out
     assert cv2.imread(body["plot"]) is not None
     threshold = body["gate"]["threshold"]
     assert load_embeddings(Path("embeddings/gallery.npz")).gate.threshold == threshold

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> Exit:
     from facerec import runtime
     from facerec.classify import Classifier
     from facerec.embedders import load_embedder
-    from facerec.metrics import enough_for
+    from facerec.metrics import enough_for, uneven
     from facerec.stages.calibrate import calibrate_file, opened
 
     path = args.gallery or args.classifier or common.newest_names()
@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> Exit:
             "strangers": result.strangers,
             "fpir": result.fpir,
             "fpir_interval": result.fpir_interval,
+            "fmr_of_each": result.fmr_of_each,
         }
         common.print_json(body | {"plot": str(plot), "left_out": len(left_out)})
         return done
@@ -94,6 +95,7 @@ def run(args: argparse.Namespace) -> Exit:
         print(f"(95 %: {low:.2%} – {high:.2%}),\n  each half of the people by a gate that the other half chose")
     if not enough_for(args.fpir, result.strangers):
         print(f"facerec: for a rate of {args.fpir:g} {3 / args.fpir:,.0f} strangers would be enough", file=sys.stderr)
+    print(f"  {uneven(result.fmr_of_each)}")
     if result.fnmr is not None:
         print(f"  of {len(result.genuine):,} pairs of one person's photos {result.fnmr:.2%} lie beyond the threshold")
     print(f"  {plot}")

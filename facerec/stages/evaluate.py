@@ -19,7 +19,7 @@ from facerec.draw import GREEN, ORANGE, RED, contact_sheet
 from facerec.errors import DataError, InputError, UsageError
 from facerec.images import encode_image, find_images, natural_key, read_below, read_image
 from facerec.manifests import Manifest, read_manifest
-from facerec.metrics import distances, mcnemar, read_pairs, share_by_person, write_pairs
+from facerec.metrics import distances, mcnemar, read_pairs, share_by_person, uneven, write_pairs
 from facerec.paths import GALLERY
 from facerec.protocols import Photos
 from facerec.recognizer import find_and_embed
@@ -296,6 +296,7 @@ def open_set(photos: Photos, settings: dict[str, Any], photos_each: int, size: i
             f"The gate chosen on everybody, for one false match in {1 / protocols.FMR:g} pairs and one named stranger "
             f"in {1 / protocols.FPIR:g}: "
             + (f"threshold {gate.threshold:.3f}, margin {gate.margin:.3f}." if gate else "not enough data."),
+            *([uneven(result.fmr_of_each)] if result.fmr_of_each else []),
             f"{len(result.failures)} photos have no face; they stay in the denominators, enrolled or searched.",
             *_unread(photos.failed),
         ],
