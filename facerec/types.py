@@ -282,11 +282,11 @@ class Prediction:
     Attributes:
         face: where it is.
         name: the person, or None for unknown.
-        distance: Euclidean distance (0..2) of its unit vector to the closest photo of the closest candidate.
+        distance: Euclidean distance (0..2) of its unit vector to the candidate's closest photo.
         probability: of the candidate among the enrolled people; None where there were too few
             photos to calibrate one.
         reason: why the face is unknown; empty otherwise.
-        candidate: the closest candidate, also where the answer is unknown.
+        candidate: whom the classifier has chosen, also where the answer is unknown; empty where nobody is known.
         nearest: the closest people and their distances, up to three, closest first.
     """
 
@@ -302,6 +302,7 @@ class Prediction:
         return {
             **self.face.to_json(),
             "name": self.name,
+            "candidate": self.candidate,
             "probability": None if self.probability is None else round(self.probability, 4),
             "distance": round(self.distance, 4),
             "cosine_distance": round(self.distance**2 / 2, 4),

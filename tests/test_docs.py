@@ -1,5 +1,6 @@
 """Every command of the README runs, in the README's order, on real photographs."""
 
+import json
 import re
 import shlex
 import shutil
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+from conftest import photos
 
 from facerec import weights
 from facerec.cli import COMMANDS, main, make_parser
@@ -77,6 +79,43 @@ def test_every_command_of_the_readme_runs(tmp_path, monkeypatch, capsys, astrona
         assert output.out.strip(), words
     assert Path("named.mp4").stat().st_size > 1000
     assert find_images(Path("named"))
+
+
+def test_what_json_prints_is_documented(in_tmp, fakes, run, facerec_home):
+    section = (ROOT / "docs/formats.md").read_text(encoding="utf-8").split("## What `--json` prints")[1]
+    documented = {
+        line.split("|")[1]: {*re.findall(r"`(\w+)`", line)} for line in section.splitlines() if line[:1] == "|"
+    }
+    photos(Path("raw_images"), {"ana": 8, "ben": 8})
+    shutil.copytree("raw_images/ana", "album")
+    picture = "raw_images/ana/0.png"
+    stage = "every stage"
+    for words, rows in (
+        ("detect", [stage]),
+        (f"detect {picture}", ["detect PHOTO"]),
+        ("embed", [stage]),
+        ("train --svm --threshold 0.5", [stage, "train"]),
+        ("cluster album --threshold 0.4", [stage, "cluster"]),
+        (f"predict {picture}", ["`predict`, a line an image"]),
+        ("predict --batch 3", ["`predict --batch`"]),
+        (f"explain {picture}", ["explain", "`predict`, a line an image"]),
+        (f"blur {picture}", ["blur"]),
+        (f"enroll Ana {picture} --force", [stage, "`enroll`, as well"]),
+        (f"verify {picture} {picture} --threshold 0.5", ["verify"]),
+        ("people", ["people"]),
+        ("audit --threshold 0.5", ["audit"]),
+        ("rename Ana Anna", ["rename"]),
+        ("forget Anna --yes", ["rename"]),
+        ("models list", ["models"]),
+    ):
+        answer = run(*words.split(), "--json")
+        assert answer.code == 0, (words, answer.err)
+        known = set().union(*(keys for cell, keys in documented.items() if any(row in cell for row in rows)))
+        for line in answer.out.splitlines():
+            printed = json.loads(line)
+            faces = printed.get("faces") if isinstance(printed, dict) else printed
+            for one in [printed, *(faces if isinstance(faces, list) else [])]:
+                assert isinstance(one, list) or one.keys() <= known, words
 
 
 def test_the_commands_of_scale_parse():  # test_parallel.py and test_postgres.py run them, on servers that they start

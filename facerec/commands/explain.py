@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> Exit:
             common.say(f"{lost} of the people's pictures are not in {', '.join(map(str, places))}")
     if args.json:
         faces = [
-            {**p.to_json(), "candidate": p.candidate, "quality": {**vars(q), "score": round(q.score, 3)}}
+            {**p.to_json(), "quality": {**vars(q), "score": round(q.score, 3)}}
             for p, q in zip(predictions, qualities, strict=True)
         ]
         body = {"image": str(args.image), "gate": classifier.gate.to_json(), "faces": faces}

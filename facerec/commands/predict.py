@@ -198,17 +198,19 @@ def _predict_test_set(args: argparse.Namespace) -> Exit:
     decisions = classifier.decide_photos(rows)
     right = [d.name == label for d, label in zip(decisions, rows.labels.tolist(), strict=True)]
     for source, label, decision, ok in zip(rows.sources, rows.labels, decisions, right, strict=True):
-        row = {"image": str(source), "truth": str(label), "name": decision.name, "right": ok}
-        row |= {"probability": decision.probability, "distance": round(decision.distance, 4)}
         if args.json:
-            common.print_json(row)
+            probability = None if decision.probability is None else round(decision.probability, 4)
+            row = {"image": str(source), "truth": str(label), "name": decision.name, "right": ok}
+            row |= {"candidate": decision.candidate, "probability": probability}
+            common.print_json(row | {"distance": round(decision.distance, 4)})
         else:
             verdict, answer = "right" if ok else "WRONG", decision.name or "unknown"
             apart = _distance(decision.distance, args.metric == "cosine")
             print(f"{verdict}: {answer} (truth {label}), {apart}, {source}")
     for failure in lost:
         if args.json:
-            common.print_json({"image": failure.source, "truth": failure.label, "name": None, "right": False})
+            row = {"image": failure.source, "truth": failure.label, "name": None, "right": False}
+            common.print_json(row | dict.fromkeys(("candidate", "probability", "distance")))
         else:
             print(f"WRONG: no face (truth {failure.label}), {failure.source}")
     print(

@@ -20,7 +20,7 @@ from facerec.video import is_video
 Emit = Callable[[str, list[Prediction], str | None], None]
 """Called for each image with its name, its predictions, and the error if it could not be read."""
 
-COLUMNS = ("image", "x", "y", "w", "h", "confidence", "name", "probability", "distance", "reason", "error")
+COLUMNS = ("image", "x", "y", "w", "h", "confidence", "name", "candidate", "probability", "distance", "reason", "error")
 """Of `lines`."""
 
 
