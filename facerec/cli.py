@@ -139,6 +139,10 @@ def _discard(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+def _debugging() -> bool:
+    return os.environ.get("FACEREC_DEBUG", "") not in ("", "0")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code; ``FACEREC_DEBUG=1`` shows tracebacks."""
     os.umask(0o077)  # faces are biometric data: what is written is for its owner only
@@ -155,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return int(code)
     except FacerecError as error:
-        if os.environ.get("FACEREC_DEBUG"):
+        if _debugging():
             raise
         print(f"facerec: error: {error}", file=sys.stderr)
         return Exit.USAGE if isinstance(error, UsageError) else Exit.ERROR
@@ -166,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard(sys.stdout)
         return Exit.OK
     except OSError as error:
-        if os.environ.get("FACEREC_DEBUG"):
+        if _debugging():
             raise
         where = f"{error.filename}: " if error.filename else ""
         cure = "check the path, its permissions and the disk"

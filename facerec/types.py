@@ -271,7 +271,8 @@ class Embeddings:
         if self.space != space:
             raise SpaceError(
                 f"{what} holds vectors of {self.space}, but {space} is in use",
-                f"embed again, all in one way: `facerec detect --force && facerec embed --model {space.model}`",
+                f"embed again, all in one way: `facerec detect --force && facerec embed --model {space.model}`; "
+                "and train or enrol again",
             )
 
 

@@ -204,6 +204,8 @@ def test_errors_become_messages_unless_debugging(run, monkeypatch, error, code, 
     monkeypatch.setattr(COMMANDS["show"], "run", fail)
     result = run("show")
     assert result.code == code and result.err.startswith(message)
+    monkeypatch.setenv("FACEREC_DEBUG", "0")
+    assert run("show").code == code
     monkeypatch.setenv("FACEREC_DEBUG", "1")
     with pytest.raises(type(error)):
         run("show")

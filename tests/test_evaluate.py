@@ -418,6 +418,13 @@ def test_every_protocol_runs_on_photographs_and_the_second_takes_over_the_vector
         assert "nothing to compare — give two settings that differ" in capsys.readouterr().err
 
 
+def test_a_folder_without_a_face_is_said(in_tmp, fakes, run):
+    for name in ("ana", "ben"):
+        save(in_tmp / f"photos/{name}/1.png", photo(1))
+    answer = run("evaluate", "pairs", "photos")
+    assert answer.code == 1 and "not one face in the 2 photos of photos" in answer.err
+
+
 @pytest.mark.parametrize("protocol", ["pairs", "identify", "open-set"])
 def test_photos_that_are_in_no_persons_folder_are_refused_and_nothing_is_made(
     tmp_path, monkeypatch, capsys, fakes, protocol

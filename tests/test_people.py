@@ -113,12 +113,13 @@ def test_nobody_is_half_forgotten_while_a_stage_is_at_work(run, project):
     assert run("rename", "ana", "anna").code == 0
 
 
-def test_nobody_is_half_forgotten_while_vectors_are_written(run, project, monkeypatch):
+def test_nobody_is_half_forgotten_while_vectors_are_written(run, project, monkeypatch, caplog):
     monkeypatch.setattr("facerec.galleries.file.WAIT", 0.1)
     before = tree(Path())
     with locked(Path("embeddings/faces.npz")):
         refused = run("forget", "ana", "--yes")
     assert refused.code == 1 and "another facerec has been writing" in refused.err
+    assert "is writing embeddings/faces.npz: waiting for it" in caplog.text
     assert tree(Path()) == before
 
 

@@ -142,6 +142,7 @@ def test_a_gallery_is_calibrated_and_the_gate_used_everywhere(tmp_path, monkeypa
     assert json.loads(run("verify", a, b, "--json").out)["threshold"] == threshold
     assert "calibrated" in run("people").out
     assert run("verify", a, b, "--gallery", "gone.npz").code == 1
+    assert "there is no model 'facenet-129'" in run("verify", a, b, "--model", "facenet-129").err
     assert run("calibrate", "--strangers", "strangers").code == 1  # 0.001 is more than they can carry
     assert load_embeddings(Path("embeddings/gallery.npz")).gate.threshold == threshold
 

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> Exit:
     from facerec.recognizer import find_and_embed
     from facerec.types import Crop
 
-    gate, crop, flip = catalogue.gate(args.model), Crop(DEFAULT_MARGIN), False
+    gate, crop, flip = catalogue.entry(args.model).gate, Crop(DEFAULT_MARGIN), False
     for photo in args.photos:
         common.require_photo(photo)
     there = open_gallery(args.gallery)

@@ -6,6 +6,7 @@ Writers wait for one another, and each reads what the one before it wrote; a cra
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,10 @@ from facerec.galleries.people import without
 from facerec.images import path_below, read_bytes
 from facerec.types import Embeddings
 
+log = logging.getLogger("facerec")
+
 WAIT = 60.0  # seconds that a writer waits for another one
+SAY = 2.0  # seconds after which it says so
 
 
 @contextlib.contextmanager
@@ -34,7 +38,11 @@ def locked(path: Path) -> Iterator[None]:
     make_folder(path.parent)
     lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=WAIT, mode=0o600)
     try:
-        lock.acquire()
+        try:
+            lock.acquire(timeout=min(SAY, WAIT))
+        except Timeout:
+            log.warning("another facerec is writing %s: waiting for it", path)
+            lock.acquire()
     except Timeout:
         raise ArtifactError(f"another facerec has been writing {path} for a minute", "try again later") from None
     try:

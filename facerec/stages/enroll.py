@@ -90,10 +90,11 @@ def enroll(
         _, first = np.unique(rows.digests, return_index=True)
         rows = rows[np.sort(first)]  # a photo that was given twice is one
         gallery.add(rows, crops.get)
-        now = names_of(gallery, gate=gate or Gate(0.0))
         report.done, report.skipped = len(rows), len(taken) - len(rows)
+    if gallery.exists():
+        now = names_of(gallery, gate=gate or Gate(0.0))
         report.photos, report.people = len(now.photos_of(name)), len(now.people)
-        report.warnings = _odd(rows, now, gate) if gate else []
+        report.warnings = _odd(rows, now, gate) if gate and taken else []
     report.seconds = time.perf_counter() - start
     return report
 

@@ -85,7 +85,7 @@ def load_photos(
 
     Raises:
         UsageError: no such folder, or no photos.
-        ArtifactError: not one face.
+        DataError: not one face.
     """
     require_folder(data, "give a folder with a folder a person")
     photos = find_images(data)
@@ -107,11 +107,13 @@ def load_photos(
         cluster=cluster,
         progress=progress,
     )
+    records = {record.input: record for record in read_manifest(faces)}
+    if not any(record.outputs for record in records.values()):
+        raise DataError(f"not one face in the {len(photos)} photos of {data}", "give photos that show people's faces")
     batches = jobs if engine.threads == 1 else 1
     embed(faces, vectors, embedder=engine.embedder, jobs=batches, cluster=cluster, progress=progress)
     embeddings = load_embeddings(vectors)
     row_of = {str(source): i for i, source in enumerate(embeddings.sources)}
-    records = {record.input: record for record in read_manifest(faces)}
     input_of = Manifest(faces).key
     reasons = {failure.source: failure.reason for failure in embeddings.failures}
     names, people, rows, failed = [], [], [], []
