@@ -388,6 +388,8 @@ def test_training_on_what_was_dropped_in(visit, server, nobody):
     (server.folder / "videos" / "readme.txt").write_text("no video")
     page.get_by_role("button", name="Train", exact=True).click()
     page.wait_for_selector("text=2 people are known")
+    again(page)  # what came of it is still there, until others are known
+    page.wait_for_selector("text=2 people are known")
     assert (server.folder / "classifiers/svm.npz").is_file()
     page.wait_for_selector("[data-testid=stImage] img")
 

@@ -32,11 +32,11 @@ def page() -> None:
     else:
         folder = st.selectbox("Photos", folders, format_func=str)
         protocol = st.selectbox("Protocol", list(PROTOCOLS), format_func=lambda name: PROTOCOLS[name])
-        running = (job := st.session_state.get("evaluation")) is not None and job.running
+        running = (job := toolkit.shared("evaluation")) is not None and job.running
         if st.button("Evaluate", type="primary", disabled=running):
             chosen = toolkit.settings()
-            st.session_state["evaluation"] = toolkit.start(protocol, lambda job: run(job, protocol, folder, chosen))
-        if (job := toolkit.watch("evaluation")) and not job.error:
+            toolkit.start_shared("evaluation", protocol, lambda job: run(job, protocol, folder, chosen))
+        if (job := toolkit.watch(toolkit.shared("evaluation"))) and not job.error:
             show(job.result)
     earlier()
 

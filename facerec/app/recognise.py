@@ -178,7 +178,7 @@ def video(file: UploadedFile, recognizer: Recognizer) -> None:
 
     if key not in st.session_state:
         st.session_state[key] = toolkit.start("following the faces", work)
-    job = toolkit.watch(key)
+    job = toolkit.watch(st.session_state[key])
     if job is None or job.error:
         return
     rows, copy, views, cut_off = job.result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import threading
@@ -144,10 +145,15 @@ def _changed(path: Where | None) -> object:
     return None if path is None else _opened(path).state()
 
 
+def known() -> tuple[object, ...]:
+    """Changes when those who are known do."""
+    path = names_path()
+    return path, _changed(path)
+
+
 def state() -> tuple[object, ...]:
     """Changes when those who are known, or this visitor's settings, do."""
-    path = names_path()
-    return path, _changed(path), settings()
+    return *known(), settings()
 
 
 def recognizer() -> Recognizer | None:
@@ -252,6 +258,7 @@ class Job:
         step: what it is at.
         result: once it has ended well.
         error: once it has not.
+        known: who was, when it ended.
     """
 
     title: str
@@ -259,6 +266,7 @@ class Job:
     step: str = ""
     result: Any = None
     error: str = ""
+    known: object = None
     thread: threading.Thread | None = field(default=None, repr=False)
 
     @property
@@ -285,15 +293,33 @@ def start(title: str, work: Callable[[Job], Any]) -> Job:
         except Exception as error:
             job.error = f"{type(error).__name__}: {error}"
             raise
+        finally:
+            with contextlib.suppress(FacerecError):  # a database may be out of reach
+                job.known = known()
 
     job.thread = threading.Thread(target=run, name=title, daemon=True)
     job.thread.start()
     return job
 
 
-def watch(key: str) -> Job | None:
-    """Shows how far this visitor's job is; returns it once it has ended, None before or without one."""
-    job: Job | None = st.session_state.get(key)
+@st.cache_resource(show_spinner=False)
+def _jobs() -> dict[str, Job]:
+    return {}
+
+
+def start_shared(key: str, title: str, work: Callable[[Job], Any]) -> None:
+    """Starts work on the project itself: whoever visits sees how far it is and what came of it, also after a reload."""
+    _jobs()[key] = start(title, work)
+
+
+def shared(key: str) -> Job | None:
+    """The work that `start_shared` has started; None without, or where others are known by now than at its end."""
+    job = _jobs().get(key)
+    return None if job is None or (not job.running and job.known != known()) else job
+
+
+def watch(job: Job | None) -> Job | None:
+    """Shows how far a job is; returns it once it has ended, None before or without one."""
     if job is None:
         return None
     if not job.running:

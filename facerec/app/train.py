@@ -40,14 +40,14 @@ def page() -> None:
     if people:
         st.caption(f"On this machine: {toolkit.plain(', '.join(sorted(people)))}")
     kind = st.selectbox("Decide by", KINDS, format_func=lambda kind: WORDS[kind])
-    running = (job := st.session_state.get("training")) is not None and job.running
+    running = (job := toolkit.shared("training")) is not None and job.running
     if st.button("Train", type="primary", disabled=running):
         chosen = toolkit.settings()
         model = chosen.model
-        st.session_state["training"] = toolkit.start(
-            "training", lambda job: everything(job, kind, chosen.detector, chosen.min_face, model)
+        toolkit.start_shared(
+            "training", "training", lambda job: everything(job, kind, chosen.detector, chosen.min_face, model)
         )
-    if (job := toolkit.watch("training")) and not job.error:
+    if (job := toolkit.watch(toolkit.shared("training"))) and not job.error:
         outcome(*job.result)
 
 

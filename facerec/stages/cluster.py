@@ -44,9 +44,6 @@ MAX_FACES = 20_000  # their distances take 3.2 GB: 1.6 GB, and once more inside 
 THRESHOLDS = {"facenet-128": 0.94}
 """Largest mean distance of a person's faces; chosen by measuring: see docs/choices.md."""
 MIN_SIZE = 2
-CLEAR = (
-    0.1  # quality: small and blurred faces resemble one another, so those below are nobody's, unless a user says whose
-)
 SHEET_ROWS, SHEET_COLUMNS = 60, 10
 
 
