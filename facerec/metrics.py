@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -251,6 +251,33 @@ def share_by_person(hit: Bools, who: npt.NDArray[Any], rng: np.random.Generator)
     share, interval = float(hit.mean()), (float(low), float(high))
     few = min((hits > 0).sum(), (hits < trials).sum()) < 3
     return share, widened(interval, share, len(trials)) if few else interval
+
+
+def people_drawn_again(
+    people: int,
+    first: npt.NDArray[np.integer],
+    second: npt.NDArray[np.integer],
+    same: Bools,
+    rng: np.random.Generator,
+    draws: int,
+) -> Iterator[npt.NDArray[np.float64]]:
+    """(n,) how often each pair of photos counts, for each draw of people with replacement: Bolle et al. 2004.
+
+    A pair counts as often as both its people came. Draws without pairs of one person, or of two, are left out.
+
+    Args:
+        people: how many there are.
+        first: (n,) numbers of the people on one side.
+        second: (n,) on the other.
+        same: (n,).
+        rng: draws.
+        draws: how many.
+    """
+    for _ in range(draws):
+        times = rng.multinomial(people, np.full(people, 1 / people))
+        weight = np.where(same, times[first], times[first] * times[second]).astype(float)
+        if weight[same].any() and weight[~same].any():
+            yield weight
 
 
 def _weights(first: npt.NDArray[np.integer], second: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:

@@ -159,12 +159,7 @@ def evaluate_pairs(
     rng = np.random.default_rng(seed)
     right = metrics.right_by_fold(dist, same, fold)
     resampled: dict[Any, list[float]] = {"accuracy": [], "auc": [], "eer": []} | {far: [] for far in FARS}
-    for _ in range(draws):
-        # people are drawn with replacement; a pair counts as often as both its people came
-        times = rng.multinomial(len(identities), np.full(len(identities), 1 / len(identities)))
-        weight = np.where(same, times[who[first]], times[who[first]] * times[who[second]]).astype(float)
-        if not weight[same].any() or not weight[~same].any():
-            continue
+    for weight in metrics.people_drawn_again(len(identities), who[first], who[second], same, rng, draws):
         sample = metrics.error_rates(dist, same, weight)
         drawn, hit = np.bincount(fold, weight), np.bincount(fold, weight * right)
         resampled["accuracy"].append(float((hit[drawn > 0] / drawn[drawn > 0]).mean()))

@@ -48,7 +48,10 @@ def load_embedder(
         WeightsError: the weights cannot be had.
     """
     if model not in (known := models()):
-        raise UsageError(f"there is no embedding model {model!r}", f"choose one of: {', '.join(known)}")
+        raise UsageError(
+            f"there is no embedding model {model!r}",
+            f"choose one of: {', '.join(known)}; what was made with one that was removed: embed and train again",
+        )
     if name == "facenet-reference" and model not in MODELS:
         raise UsageError(f"{model} was made for the default engine", "leave out --embedder")
     if name == "facenet":

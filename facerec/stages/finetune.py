@@ -289,14 +289,10 @@ def compare(what: str, before: FloatArray, after: FloatArray, owner: npt.NDArray
         return Comparison(what, len(owner), n, None, None, None)
     apart = [metrics.distances(v, v)[first, second] for v in (before, after)]
     found = [metrics.error_rates(d, same).tar_at_far(FAR) for d in apart]
-    rng = np.random.default_rng(seed)
-    drawn: list[list[float]] = []
-    for _ in range(metrics.BOOTSTRAPS):
-        times = rng.multinomial(n, np.full(n, 1 / n))
-        weight = np.where(same, times[owner[first]], times[owner[first]] * times[owner[second]]).astype(float)
-        if weight[same].any() and weight[~same].any():
-            drawn.append([metrics.error_rates(d, same, weight).tar_at_far(FAR) for d in apart])
-    rates = np.array(drawn)
+    weights = metrics.people_drawn_again(
+        n, owner[first], owner[second], same, np.random.default_rng(seed), metrics.BOOTSTRAPS
+    )
+    rates = np.array([[metrics.error_rates(d, same, weight).tar_at_far(FAR) for d in apart] for weight in weights])
 
     def interval(values: npt.NDArray[np.floating]) -> tuple[float, float]:
         low, high = np.quantile(values, (0.025, 0.975))

@@ -196,7 +196,7 @@ def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
     if old not in known and not places and not project.videos_called(old):
         return []
     if not merge and (new in known or any(f.exists() for f in project.people_folders(new))):
-        raise UsageError(f"{new!r} exists already", "put the two together with --merge")
+        raise UsageError(f"{new!r} exists already", "put the two together (or end what was interrupted) with --merge")
     for folder in clustered[old]:
         if folder not in clustered[new] and clusters.folded(new) in (
             clusters.folded(n) for n in clusters.names(folder) if n != old
