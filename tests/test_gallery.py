@@ -123,6 +123,8 @@ def test_a_face_that_stands_under_another_name_is_reported():
     assert "(of 2 that do) looks like" in warning
     report = enrolled("ana", face("ben"), gate=Gate(0.3))
     assert "does not look like ana's other photos" in report.warnings[0]
+    report = enrolled("Ana", face("cleo"), gate=Gate(0.3))
+    assert "there is ana too" in report.warnings[0] and "facerec rename ana Ana --merge" in report.warnings[0]
 
 
 def test_vectors_of_another_space_do_not_mix():

@@ -29,7 +29,7 @@ from facerec.galleries.file import locked
 from facerec.grouping import group, halves
 from facerec.images import find_images, natural_key, read_image
 from facerec.manifests import MANIFEST, Manifest, read_manifest
-from facerec.stages.common import canonical, output_names, require_apart, require_folder
+from facerec.stages.common import canonical, folded, output_names, require_apart, require_folder
 from facerec.stages.detect import cut_faces
 from facerec.stages.embed import embed
 from facerec.stages.process import Item, process
@@ -462,11 +462,6 @@ def rename(state: State, old: str, new: str) -> Edit:
         if folded(other) == folded(new) and other != old:
             raise UsageError(f"there is a {other} already", f"if they are one person: --merge {other} {old}")
     return Edit(f"--rename {old} {new}", {}, {new: state.members(old)})
-
-
-def folded(name: str) -> str:
-    """The same for names that some disks take for one: ä is one character, or two."""
-    return canonical(name).casefold()
 
 
 def merge(state: State, names: Sequence[str]) -> Edit:

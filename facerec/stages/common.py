@@ -42,6 +42,11 @@ def canonical(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def folded(name: str) -> str:
+    """The same for names that some disks take for one: ä is one character, or two."""
+    return canonical(name).casefold()
+
+
 def require_name(name: str) -> str:
     """The `canonical` name; raises `UsageError` for what cannot be a person's name and a folder's."""
     name = canonical(name)

@@ -18,7 +18,7 @@ from facerec.errors import InputError
 from facerec.galleries import Gallery
 from facerec.images import crop_face, encode_image, read_image
 from facerec.quality import TO_ENROLL, Quality, assess
-from facerec.stages.common import require_name, require_npz
+from facerec.stages.common import folded, require_name, require_npz
 from facerec.stages.names import names_of
 from facerec.types import Detector, Embedder, Embeddings, Face, Failure, Gate, Image, StageReport
 
@@ -94,7 +94,12 @@ def enroll(
     if gallery.exists():
         now = names_of(gallery, gate=gate or Gate(0.0))
         report.photos, report.people = len(now.photos_of(name)), len(now.people)
-        report.warnings = _odd(rows, now, gate) if gate and taken else []
+        report.warnings = [
+            f"there is {other} too, who is called the same but for upper and lower case: {_together(other, name)}"
+            for other in now.people
+            if other != name and folded(other) == folded(name)
+        ]
+        report.warnings += _odd(rows, now, gate) if gate and taken else []
     report.seconds = time.perf_counter() - start
     return report
 
@@ -161,6 +166,10 @@ def _listed(faces: list[Face]) -> str:
     return f"face {', '.join(places)}"
 
 
+def _together(who: str, name: str) -> str:
+    return f"if they are one person, facerec rename {shlex.quote(who)} {shlex.quote(name)} --merge"
+
+
 def _odd(rows: Embeddings, now: Classifier, gate: Gate) -> list[str]:
     """What a person should look at: new photos that look like somebody else, or unlike the person's others."""
     name = str(rows.labels[0])
@@ -173,10 +182,7 @@ def _odd(rows: Embeddings, now: Classifier, gate: Gate) -> list[str]:
     for who, photos in alike.items():
         apart, closest = min(photos)
         more = f" (of {len(photos)} that do)" if len(photos) > 1 else ""
-        found.append(
-            f"{closest}{more} looks like {who}, who is enrolled already ({apart:.2f}): "
-            f"if they are one person, facerec rename {shlex.quote(who)} {shlex.quote(name)} --merge"
-        )
+        found.append(f"{closest}{more} looks like {who}, who is enrolled already ({apart:.2f}): {_together(who, name)}")
     mine = now.photos_of(name)
     for source, digest, vector in zip(rows.sources, rows.digests, rows.vectors, strict=True):
         rest = mine.vectors[mine.digests != digest]

@@ -21,7 +21,7 @@ from facerec.galleries.people import renamed, swapped, without
 from facerec.manifests import Manifest, Record, read_manifest
 from facerec.paths import SNAPSHOTS
 from facerec.stages import cluster as clusters
-from facerec.stages.common import require_name
+from facerec.stages.common import folded, require_name
 from facerec.stages.project import Project, labels_of, mentions, real_path, spellings
 from facerec.types import Embeddings
 from facerec.video import is_video
@@ -198,9 +198,7 @@ def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
     if not merge and (new in known or any(f.exists() for f in project.people_folders(new))):
         raise UsageError(f"{new!r} exists already", "put the two together (or end what was interrupted) with --merge")
     for folder in clustered[old]:
-        if folder not in clustered[new] and clusters.folded(new) in (
-            clusters.folded(n) for n in clusters.names(folder) if n != old
-        ):
+        if folder not in clustered[new] and folded(new) in (folded(n) for n in clusters.names(folder) if n != old):
             raise UsageError(f"{project.shown(folder)} has a {new!r} but for upper and lower case", "write it so")
         if folder not in clustered[new]:
             clusters.require_room(folder, new)
