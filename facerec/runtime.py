@@ -27,6 +27,12 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def share(n: int, most: int, threads: int) -> int:
+    """How many of n items one call takes, `most` at most, for every thread to have as many calls."""
+    rounds = -(-n // (most * threads))
+    return -(-n // (rounds * threads))
+
+
 def processor() -> str:
     """The processor's name."""
     with contextlib.suppress(OSError, StopIteration):
@@ -264,18 +270,17 @@ class Stemmed:
         """As a session's: "image" is (n, h, w, 3) float32."""
         images = inputs["image"].transpose(0, 3, 1, 2)
         even = len(images) - len(images) % self._threads  # as many for each thread
+        whole, left = images[:even], images[even:]
 
         def piece(stem: Net, rest: Any, images: FloatArray) -> Any:
             return rest.run(names, {self._between: np.stack([stem(image) for image in images])})
 
         done = []
         if even:
-            rounds = -(-even // (self.PIECE * self._threads))
-            size = -(-even // (rounds * self._threads))
-            alone = self._alone
-            done += self._map(lambda i: piece(*alone, images[i : min(i + size, even)]), range(0, even, size))
-        if even < len(images):
-            done.append(piece(*self._shared, images[even:]))
+            size, alone = share(even, self.PIECE, self._threads), self._alone
+            done += self._map(lambda i: piece(*alone, whole[i : i + size]), range(0, even, size))
+        if len(left):
+            done.append(piece(*self._shared, left))
         return [np.concatenate(outputs) for outputs in zip(*done, strict=True)]
 
 

@@ -200,8 +200,7 @@ class MTCNN(runtime.Portable):
 
     def _run(self, net: Any, pixels: FloatArray, boxes: Boxes, side: int) -> FloatArray:
         """Cuts the boxes out and runs a network on them, in bounded batches → its output, a row a box."""
-        rounds = -(-len(boxes) // (MAX_PATCHES * self._threads))  # in which every thread has a batch
-        size = max(-(-len(boxes) // (rounds * self._threads)), MIN_PATCHES)
+        size = max(runtime.share(len(boxes), MAX_PATCHES, self._threads), MIN_PATCHES)
         return np.concatenate(
             self._map(
                 lambda part: net.run(None, {"image": patches(pixels, boxes[slice(*part)], side)})[0],
