@@ -240,9 +240,12 @@ def entry(name: str) -> Entry:
     raise UsageError(f"there is no model {name!r}", f"choose one of: {', '.join([*CATALOGUE, *made])}")
 
 
-def gate(model: str) -> Gate | None:
-    """The default gate of an embedding model; None where none was measured."""
-    return entry(model).gate if model in CATALOGUE or model in tuned_names() else None
+def gate(model: str, weights: str | None = None) -> Gate | None:
+    """The default gate of an embedding model; None where none was measured, or for other weights of that name."""
+    if model not in CATALOGUE and model not in tuned_names():
+        return None
+    found = entry(model)
+    return found.gate if weights in (None, *found.files.values()) else None
 
 
 def stranger_rates(model: str) -> list[float]:

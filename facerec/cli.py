@@ -154,10 +154,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="facerec: %(message)s", stream=sys.stderr)
     logging.getLogger("facerec").setLevel(logging.INFO if args.verbose else logging.WARNING)
+    code: Exit | None = None
     try:
         code = COMMANDS[args.command].run(args)
         sys.stdout.flush()
-        return int(code)
+        return code
     except FacerecError as error:
         if _debugging():
             raise
@@ -168,7 +169,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as in `facerec predict … | head`
         _discard(sys.stdout)
-        return Exit.OK
+        if code is not None:
+            return code
+        print("facerec: stopped before the end, since nobody reads the output any more", file=sys.stderr)
+        return Exit.UNREAD
     except OSError as error:
         if _debugging():
             raise

@@ -13,6 +13,7 @@ class Exit(IntEnum):
     SOME_FAILED = 3  # finished, but some inputs failed
     DIFFERENT = 4  # verify --exit-code
     INTERRUPTED = 130
+    UNREAD = 141  # nobody reads the output any more: stopped before the end
 
 
 class FacerecError(Exception):

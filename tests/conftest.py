@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from facerec import cli, weights
+from facerec import catalogue, cli, weights
 from facerec.classify import Classifier
 from facerec.embedders import DEFAULT_MARGIN
 from facerec.errors import WeightsError
@@ -22,7 +23,7 @@ from facerec.recognizer import Recognizer
 from facerec.types import Crop, Embeddings, Face, Gate, Space
 
 CROP = Crop(DEFAULT_MARGIN)
-SPACE = Space("facenet-128", "fake", CROP, False)
+SPACE = Space("facenet-128", *catalogue.entry("facenet-128").files.values(), CROP, False)  # its gate is the default
 COLOURS = {"ana": (220, 40, 40), "ben": (40, 200, 40), "cleo": (40, 40, 220), "dora": (220, 40, 220)}
 STRANGER = (230, 220, 30)
 
@@ -201,7 +202,7 @@ def use_fakes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("facerec.detectors.load_detector", lambda *_, **__: FakeDetector())
     patch.setattr(
         "facerec.embedders.load_embedder",
-        lambda *_, crop, **__: FakeEmbedder(Space("facenet-128", "fake", crop, False)),
+        lambda *_, crop, **__: FakeEmbedder(replace(SPACE, crop=crop)),
     )
 
 

@@ -212,9 +212,22 @@ def test_errors_become_messages_unless_debugging(run, monkeypatch, error, code, 
 
 
 def test_a_reader_that_goes_away_is_no_error():
-    command = f"{sys.executable} -m facerec models list | true; echo ${{PIPESTATUS[0]}}"
+    command = f"PYTHONUNBUFFERED= {sys.executable} -m facerec models list | true; echo ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert result.stdout.strip() == "0" and "Traceback" not in result.stderr and "BrokenPipe" not in result.stderr
+
+
+def test_a_command_that_a_lost_reader_stops_says_so():
+    """One that still prints: its work is not done."""
+    code = """if True:
+        from facerec import cli
+        cli.COMMANDS["models"].run = lambda args: [print("named", flush=True) for _ in range(100_000)]
+        cli.entry()
+    """
+    command = f"{sys.executable} -c '{code}' models list | true; echo ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert result.stdout.strip() == "141" and "stopped before the end" in result.stderr
+    assert "Traceback" not in result.stderr and "BrokenPipe" not in result.stderr
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's /dev/full stands for a full disk")

@@ -199,7 +199,7 @@ def test_a_file_of_another_kind_is_not_replaced(processed, run, fakes, words, fi
 
 def test_crops_cut_out_otherwise_than_the_embedder_takes_are_refused(processed):
     with pytest.raises(ArtifactError, match=r"margin=0\.075.*margin=0\.3.* — run `facerec detect`"):
-        go(processed, FakeEmbedder(Space("facenet-128", "fake", Crop(0.3), False)))
+        go(processed, FakeEmbedder(replace(SPACE, crop=Crop(0.3))))
 
 
 def test_crops_cut_out_in_two_ways_are_refused(processed):

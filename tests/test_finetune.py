@@ -12,7 +12,7 @@ import pytest
 from conftest import photos, vectors
 
 from facerec import catalogue, weights
-from facerec.artifacts import load_embeddings, save_embeddings, write_npz
+from facerec.artifacts import load_embeddings, save_embeddings, sha256_of, write_npz
 from facerec.errors import UsageError
 from facerec.stages.finetune import Comparison, _gate, compare, for_training, of_side, sides
 from facerec.types import TrainingSettings
@@ -258,6 +258,8 @@ def test_a_tuned_model_is_in_the_catalogue_until_it_is_removed(facerec_home, in_
     (tmp_path / "g.onnx").write_bytes(b"graph")
     catalogue.add_tuned("mine", "facenet-128", tmp_path / "g.onnx", catalogue.gate("facenet-128"), {"layers": "head"})
     assert weights.status("mine") == "ready" and catalogue.gate("mine") == catalogue.gate("facenet-128")
+    assert catalogue.gate("mine", sha256_of(weights.graph("mine", "mine.onnx"))) == catalogue.gate("facenet-128")
+    assert catalogue.gate("mine", "of another network of that name") is None
     assert weights.graph("mine", "mine.onnx").read_bytes() == b"graph"
     assert "fine-tuned here (head)" in run("models", "list").out
     with pytest.raises(UsageError, match="already"):

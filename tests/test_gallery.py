@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import COLOURS, FakeDetector, FakeEmbedder, face, photo, save, tree, vectors
+from conftest import COLOURS, SPACE, FakeDetector, FakeEmbedder, face, photo, save, tree, vectors
 
 from facerec.artifacts import load_embeddings
 from facerec.errors import SpaceError
@@ -16,7 +16,7 @@ from facerec.galleries.people import people as listed
 from facerec.images import find_images
 from facerec.paths import GALLERY
 from facerec.stages.enroll import enroll
-from facerec.types import Crop, Gate, Space
+from facerec.types import Crop, Gate
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
@@ -129,7 +129,7 @@ def test_a_face_that_stands_under_another_name_is_reported():
 
 def test_vectors_of_another_space_do_not_mix():
     enrolled("ana", face("ana"))
-    other = FakeEmbedder(Space("facenet-128", "fake", Crop(0.3), False))
+    other = FakeEmbedder(replace(SPACE, crop=Crop(0.3)))
     with pytest.raises(SpaceError):
         enroll("ben", [face("ben")], FileGallery(GALLERY), detector=FakeDetector(), embedder=other, gate=None)
 

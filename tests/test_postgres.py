@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import psycopg
 import pytest
-from conftest import COLOURS, STRANGER, FakeDetector, FakeEmbedder, face, photo, save, until, vectors, video
+from conftest import COLOURS, SPACE, STRANGER, FakeDetector, FakeEmbedder, face, photo, save, until, vectors, video
 
 from facerec import search
 from facerec.artifacts import load_embeddings, save_embeddings
@@ -326,7 +326,7 @@ def test_vectors_of_another_space_or_length_do_not_mix(run, fakes, database):
     gallery = open_gallery(database)
     gallery.add(vectors({"ana": 1}))
     with pytest.raises(SpaceError, match="holds vectors of"):
-        gallery.add(vectors({"ben": 1}, space=Space("facenet-128", "fake", Crop(0.3), False)))
+        gallery.add(vectors({"ben": 1}, space=replace(SPACE, crop=Crop(0.3))))
     with pytest.raises(SpaceError, match="16 numbers, these have 3"):
         gallery.add(vectors({"ben": 1}, dim=3))
     assert gallery.load().people == ["ana"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_only_the_chosen_faces_are_named(recognizer):
     [
         Space("facenet-512", "fake", CROP, False),
         Space("facenet-128", "other", CROP, False),
-        Space("facenet-128", "fake", CROP, True),
+        replace(SPACE, flip=True),
     ],
 )
 def test_a_classifier_of_another_space_is_refused(space):
@@ -210,7 +211,7 @@ def test_what_lies_among_the_inputs_is_never_written_over(in_tmp, run, fakes, wo
         film(in_tmp / name, n)
     save(in_tmp / "a" / "x.png", GROUP)
     save(in_tmp / "a" / "x.jpg", GROUP)
-    save_embeddings(in_tmp / "embeddings" / "gallery.npz", colours(Space("facenet-128", "fake", CROP, False)))
+    save_embeddings(in_tmp / "embeddings" / "gallery.npz", colours(SPACE))
     before = tree(in_tmp)
     answer = run(*words)
     assert answer.code == 2 and "among the inputs" in answer.err and tree(in_tmp) == before
@@ -230,7 +231,7 @@ def test_videos_of_one_name_get_a_copy_each_and_pictures_beside_them_theirs(in_t
         (in_tmp / "in" / folder).mkdir(parents=True)
         film(in_tmp / "in" / folder / "v.mp4", n)
     save(in_tmp / "in" / "x.png", GROUP)
-    save_embeddings(in_tmp / "embeddings" / "gallery.npz", colours(Space("facenet-128", "fake", CROP, False)))
+    save_embeddings(in_tmp / "embeddings" / "gallery.npz", colours(SPACE))
     answer = run("predict", "in", "--output", "named", "--json")
     assert answer.code == 0
     lines = [json.loads(line) for line in answer.out.splitlines()]

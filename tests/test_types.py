@@ -84,4 +84,4 @@ def test_errors_read_what_then_cure():
     assert str(FacerecError("it broke", "mend it")) == "it broke — mend it"
     assert str(FacerecError("it broke")) == "it broke"
     assert InputError("cut off").outputs == []
-    assert [int(e) for e in Exit] == [0, 1, 2, 3, 4, 130]
+    assert [int(e) for e in Exit] == [0, 1, 2, 3, 4, 130, 141]

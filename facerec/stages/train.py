@@ -182,13 +182,14 @@ def default_gate(
     Raises:
         DataError: no threshold is known for the model.
     """
-    gate = embeddings.gate or catalogue.gate(embeddings.space.model)
+    model, weights = embeddings.space.model, embeddings.space.weights
+    gate = embeddings.gate or catalogue.gate(model, weights)
     if gate and not embeddings.gate and (len(embeddings.people) if people is None else people) <= FEW:
         gate = replace(gate, margin=0.0)
     if gate is None:
         if threshold is None:
             raise DataError(
-                f"no default distance threshold has been measured for {embeddings.space.model}",
+                f"no default distance threshold has been measured for {model}@{weights[:8]}",
                 "measure one with `facerec calibrate --gallery FILE.npz --strangers FOLDER`, or give one with "
                 "--threshold D, from 0 to 2",
             )
