@@ -193,12 +193,6 @@ def _nearest_first(vectors: FloatArray, rows: Rows, others: Rows) -> tuple[int, 
     return tuple(rows[np.argsort(-(vectors[rows] @ vectors[others].mean(axis=0)), kind="stable")].tolist())
 
 
-def _spread(vectors: FloatArray) -> float:
-    """Root mean square distance of a person's photos, two or more, from one another."""
-    n = len(vectors)
-    return float(np.sqrt(max(2 - 2 * (float((vectors.sum(axis=0) ** 2).sum()) - n) / (n * (n - 1)), 0)))
-
-
 def _same(e: Embeddings, names: list[str], owner: Rows, apart: metrics.Distances, close: Close) -> list[Finding]:
     found = []
     for a, b in zip(*np.nonzero(np.triu(close, 1)), strict=True):
@@ -207,7 +201,9 @@ def _same(e: Embeddings, names: list[str], owner: Rows, apart: metrics.Distances
         first, second = np.flatnonzero(owner == a), np.flatnonzero(owner == b)
         groups = _nearest_first(e.vectors, first, second), _nearest_first(e.vectors, second, first)
         within = [
-            f"{_spread(e.vectors[rows]):.2f} in {names[p]}'s" for p, rows in ((a, first), (b, second)) if len(rows) > 1
+            f"{metrics.spread(e.vectors[rows]):.2f} in {names[p]}'s"
+            for p, rows in ((a, first), (b, second))
+            if len(rows) > 1
         ]
         text = f"{names[a]} and {names[b]} look like one person: {apart[a, b]:.2f} between their photos"
         text += f" ({', '.join(within)} own)" if within else ""

@@ -135,7 +135,7 @@ def decode_image(data: bytes, most: int = MAX_PIXELS) -> Image:
                 raise InputError(f"too large: {picture.width}×{picture.height} pixels", "make it smaller")
             picture = ImageOps.exif_transpose(picture)
             if picture.mode.startswith("I") or picture.mode == "F":
-                values = np.asarray(picture, np.float32)
+                values = np.nan_to_num(np.asarray(picture, np.float32), posinf=0, neginf=0)
                 whites = (1.0, *(2.0**bits - 1 for bits in CAMERA_BITS))  # a picture does not say which
                 white = next((white for white in whites if values.max() <= white), values.max())
                 picture = Pillow.fromarray((np.clip(values / white, 0, 1) * 255).astype(np.uint8))

@@ -333,6 +333,13 @@ def fmr_by_people(
     return float(false.sum() / trials.sum()), (float(low), float(high))
 
 
+def spread(vectors: npt.NDArray[np.floating]) -> float:
+    """Root mean square distance of unit rows (n, d), n of 2 or more, from one another."""
+    n = len(vectors)
+    cosines = float((vectors.sum(axis=0) ** 2).sum())  # of all pairs, with each row's own
+    return float(np.sqrt(max(2 - 2 * (cosines - n) / (n * (n - 1)), 0)))
+
+
 def fmr_of_each(vectors: npt.NDArray[np.floating], who: npt.NDArray[Any], threshold: float) -> dict[str, float]:
     """Person → false-match rate of their photos with everybody else's, each other person counting once.
 

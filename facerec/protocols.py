@@ -333,14 +333,17 @@ def _identify(
 
 
 def _ranks(photos: Photos, enrolled: npt.NDArray[np.intp], probes: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """Rank of each probe's person among the enrolled, 1 = closest; 0 without a face on either side."""
+    """Rank of each probe's person among the enrolled, 1 = closest; 0 without a face on either side.
+
+    Whoever is as close counts against the search.
+    """
     enrolled = enrolled[~photos.missing[enrolled]]
     if not len(enrolled):
         return np.zeros(len(probes), np.intp)
     apart = metrics.distances(photos.vectors[probes], photos.vectors[enrolled])
     own = photos.people[probes][:, None] == photos.people[enrolled]
     mate = np.where(own, apart, np.inf).min(axis=1)
-    rank = 1 + (apart < mate[:, None]).sum(axis=1)
+    rank = 1 + ((apart <= mate[:, None]) & ~own).sum(axis=1)
     return np.where(np.isfinite(mate), rank, 0)
 
 

@@ -83,8 +83,8 @@ class Crop:
 
     Attributes:
         margin: added on each side, as a share of the box's width and height.
-        square: widen the shorter side first, so that the face keeps its proportions;
-            otherwise the box is stretched to the network's input.
+        square: widen the shorter side first, so that the face keeps its proportions, but where the picture ends
+            before that; otherwise the box is stretched to the network's input.
         aligned: warp by a similarity transform of the five keypoints instead of cutting a box.
     """
 
@@ -249,17 +249,21 @@ class Embeddings:
         return replace(self, **{name: getattr(self, name)[rows] for name in ("vectors", *ROWS)})
 
     def __add__(self, other: Embeddings) -> Embeddings:
-        """The rows of both; everything else is the first one's, but for the failures and look-alikes of both.
+        """The rows of both; everything else is the first one's, but for the failures and look-alikes, those of both.
 
         Raises:
             SpaceError: they live in different spaces.
         """
         other.require_space(self.space, "the other file")
+        own, theirs = self.vectors.shape[1], other.vectors.shape[1]
+        if own != theirs:
+            raise SpaceError(f"vectors of {own} numbers are here, of {theirs} in the other file", "embed it again")
         rows: dict[str, Any] = {
             name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in ("vectors", *ROWS)
         }
         lookalikes = tuple(sorted({*self.lookalikes, *other.lookalikes}))
-        return replace(self, **rows, failures=self.failures + other.failures, lookalikes=lookalikes)
+        failures = tuple(dict.fromkeys(self.failures + other.failures))
+        return replace(self, **rows, failures=failures, lookalikes=lookalikes)
 
     @property
     def people(self) -> list[str]:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -68,10 +69,11 @@ class Server:
     def said(self):
         return (self.folder / "log.txt").read_text()
 
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(20)
+    def stop(self, by=signal.SIGTERM):
+        self.process.send_signal(by)
+        code = self.process.wait(20)
         self.log.close()
+        return code
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +82,7 @@ def server(tmp_path_factory):
     weights.pull("facenet-128")
     server = Server(tmp_path_factory.mktemp("app"))
     yield server
-    server.stop()
-    assert "Traceback" not in server.said, server.said
+    assert server.stop(signal.SIGHUP) == 0 and "Traceback" not in server.said, server.said
 
 
 @pytest.fixture(scope="module")

@@ -102,6 +102,12 @@ def test_nobody_with_a_face_to_enrol_is_nobody_found(tmp_path):
     assert protocols._ranks(photos, np.array([0, 2]), np.array([1, 3])).tolist() == [0, 0]
 
 
+def test_whoever_is_as_close_counts_against_the_search():
+    people = np.array(["a", "b", "a"])  # one photo under two names
+    photos = Photos(np.array(["a/0", "b/0", "a/1"]), people, np.eye(3, dtype=np.float32)[[0, 0, 0]])
+    assert protocols._ranks(photos, np.array([0, 1]), np.array([2])).tolist() == [2]
+
+
 def test_wilson_agrees_with_scipy():
     for k, n in ((0, 10), (3, 10), (10, 10), (994, 1000)):
         expected = stats.binomtest(k, n).proportion_ci(method="wilson")
@@ -445,6 +451,8 @@ def test_photos_that_cannot_be_read_are_named_and_the_command_says_so(in_tmp, ru
     save(in_tmp / "people" / "ana" / "wall.png", photo(1))
     answer = run("evaluate", "pairs", "people")
     assert answer.code == 0 and "cannot be read" not in answer.out
+    (in_tmp / "linked").symlink_to("people")
+    assert run("evaluate", "pairs", "linked").code == 0
     (in_tmp / "people" / "ben" / "torn.png").write_bytes(b"\x89PNG")
     answer = run("evaluate", "pairs", "people")
     assert answer.code == 3 and "cannot be read, and so has no face: ben/torn.png" in " ".join(answer.out.split())

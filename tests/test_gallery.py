@@ -16,7 +16,7 @@ from facerec.galleries.people import people as listed
 from facerec.images import find_images
 from facerec.paths import GALLERY
 from facerec.stages.enroll import enroll
-from facerec.types import Crop, Gate
+from facerec.types import Crop, Failure, Gate
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
@@ -63,6 +63,8 @@ def test_the_same_photo_twice_counts_once_and_a_crop_is_kept():
     report = enrolled("ana", face("ana"), face("ana", 1))
     twice = enrolled("ben", face("ben"), face("ben"))
     assert (twice.photos, twice.done, twice.skipped) == (1, 1, 1)
+    again = enrolled("ana", face("ana"), face("ana", 1))
+    assert (again.photos, again.done, again.skipped) == (2, 0, 2)
     assert report.photos == 2 and len(find_images(Path("embeddings/gallery/ana"))) == 2
     rows = load_embeddings(GALLERY)
     assert all((GALLERY.parent / source).is_file() for source in rows.sources)
@@ -137,6 +139,15 @@ def test_vectors_of_another_space_do_not_mix():
 def _add_many(start):
     for i in range(10):
         FileGallery(GALLERY).add(vectors({f"p{start}-{i}": 1}))
+
+
+def test_what_is_added_again_changes_nothing_and_other_dimensions_are_refused(tmp_path):
+    gallery = FileGallery(tmp_path / "g.npz")
+    rows = replace(vectors({"ana": 2}), failures=(Failure("x.png", "no face found", "ana"),))
+    assert [gallery.add(rows) for _ in range(3)] == [2, 0, 0]
+    assert len(gallery.load()) == 2 and gallery.load().failures == rows.failures
+    with pytest.raises(SpaceError, match="vectors of 16 numbers"):
+        gallery.add(vectors({"ben": 1}, dim=8))
 
 
 def test_writers_at_once_lose_nothing():

@@ -96,6 +96,13 @@ def test_every_kind_of_picture_becomes_rgb(data, expected):
     assert np.abs(image.astype(float) - expected)[5:-5:10, 5:-5:10].max() <= 8
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_pixel_that_is_no_number_does_not_make_a_picture_black(bad):
+    values = GREY.astype(np.float32) / 255
+    values[0, 0] = bad
+    assert np.abs(decode_image(data_of(values, "TIFF"))[..., 0].astype(int) - GREY)[1:].max() <= 1
+
+
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
 def test_a_camera_that_uses_some_of_16_bits_gives_no_dark_picture(bits):
     grey = decode_image(data_of(Pillow.fromarray((GREY.astype(float) / 255 * (2**bits - 1)).astype(np.uint16))))

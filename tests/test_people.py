@@ -20,7 +20,7 @@ from facerec.images import find_files, find_images
 from facerec.manifests import Manifest, read_manifest
 from facerec.paths import GALLERY
 from facerec.stages.embed import embed
-from facerec.stages.project import mentions
+from facerec.stages.project import Project, mentions
 from facerec.types import Gate
 from facerec.video import is_video
 
@@ -565,5 +565,58 @@ def test_a_named_cluster_is_forgotten_with_its_faces_and_edits(run, fakes, peopl
     if len(people) > 1:
         assert len(load_embeddings(Path("clusters/.faces.npz"))) == 3
         assert len(list(Path("clusters/.faces").iterdir())) == 3
-        assert run("cluster", "found").code == 0  # found again, without a name
-        assert traces("ana") == []
+        assert run("cluster", "found").code == 0
+        assert traces("ana") == [] and len(load_embeddings(Path("clusters/.faces.npz"))) == 3
+        assert run("cluster", "found", "--force").code == 0  # found again, without a name
+        assert traces("ana") == [] and len(load_embeddings(Path("clusters/.faces.npz"))) == 6
+
+
+def test_a_cluster_is_forgotten_under_its_earlier_names_too(run, fakes):
+    for name, n in (("ana", 5), ("ben", 3)):
+        for i in range(n):
+            save(Path(f"found/{name[0]}{i}.png"), photo(i, [COLOURS[name]]))
+    assert run("cluster", "found").code == 0
+    for edit in (["--rename", "person_001", "Anna"], ["--split", "Anna", "a0"], ["--rename", "Anna", "Bella"]):
+        assert run("cluster", *edit).code == 0
+    boxes = Path("clusters/manifest.jsonl").read_text().count('"box"')
+    assert run("forget", "Bella", "--yes").code == 0
+    state = json.loads(Path("clusters/clusters.json").read_text())
+    assert traces("Bella") == traces("Anna") == [] and [list(edit["after"]) for edit in state["edits"]] == [
+        ["person_003"]
+    ]
+    (other,) = [{face["face"] for face in c["faces"]} for c in state["clusters"] if c["name"] == "person_003"]
+    assert all(
+        {*faces} <= other
+        for edit in state["edits"]
+        for part in edit.values()
+        if isinstance(part, dict)
+        for faces in part.values()
+    )
+    assert Path("clusters/manifest.jsonl").read_text().count('"box"') == boxes - 4
+
+
+def test_reports_go_that_are_about_a_persons_test_photos_alone(run, project):
+    rows = load_embeddings(Path("embeddings/faces.npz"))
+    rows.splits[:] = np.where(rows.labels == "cleo", "test", rows.splits)
+    save_embeddings(Path("embeddings/faces.npz"), rows)
+    assert run("train", "--svm", "--threshold", "0.5").code == 0
+    assert "cleo" not in load_embeddings(GALLERY).people and "cleo" in Path("classifiers/svm.report.txt").read_text()
+    assert run("rename", "cleo", "clea").code == 0 and not Path("classifiers/svm.report.txt").exists()
+    assert run("train", "--svm", "--threshold", "0.5").code == 0
+    assert run("forget", "clea", "--yes").code == 0
+    assert [p.name for p in Path("classifiers").glob("svm*")] == ["svm.npz"] and traces("clea") == []
+
+
+@pytest.mark.parametrize("name", ["/", "//", ".", "..", "", "a/b", "/etc"])
+def test_what_is_no_folders_name_has_no_folders(project, name):
+    assert list(Project.of(Path(), GALLERY).people_folders(name)) == []
+
+
+def test_one_photo_under_two_names_is_one_when_they_are_put_together(run, fakes):
+    photo_of = face("ana")
+    for name, seed in (("ana", 1), ("ben", 2)):
+        assert run("enroll", name, photo_of, face("ana", seed)).code == 0
+    assert run("rename", "ana", "ben", "--merge").code == 0
+    rows = load_embeddings(GALLERY)
+    assert len(rows) == len(set(rows.digests.tolist())) == len(find_images(Path("embeddings/gallery"))) == 3
+    assert all((GALLERY.parent / source).is_file() for source in rows.sources)

@@ -104,7 +104,7 @@ def add() -> None:
                 st.error(toolkit.plain(str(error)))
                 return
         refused = [f"{held[failure.source]} is refused: {failure.reason}" for failure in report.failed]
-        if not report.done:
+        if not report.done + report.skipped:
             for line in refused:
                 st.warning(toolkit.plain(line))
             return

@@ -9,6 +9,7 @@ import ipaddress
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -93,6 +94,9 @@ def run(args: argparse.Namespace) -> Exit:
     print(f"facerec: {url}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
     flags = {name.replace(".", "_"): value for name, value in options.items()}
     bootstrap.load_config_options(flag_options=flags)
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup and signal.getsignal(hangup) == signal.default_int_handler:  # the terminal is closed: as at SIGTERM,
+        signal.signal(hangup, lambda *_: signal.raise_signal(signal.SIGTERM))  # which leaves no upload behind
     bootstrap.run(str(Path(__file__).parents[1] / "app" / "main.py"), False, [], flags)
     return Exit.OK
 

@@ -66,9 +66,10 @@ def run(args: argparse.Namespace) -> Exit:
     )
     for warning in report.warnings:
         print(f"  look: {warning}", file=sys.stderr)
-    if before and report.done:
+    held = report.done + report.skipped > 0
+    if before and held:
         common.say(f"names come from {args.gallery} from now on, not from {before}: choose with --classifier {before}")
     plural = "" if report.photos == 1 else "s"
     lines = [f"  {args.name}: {report.photos} photo{plural}; {report.people} people in {gallery}"]
-    code = common.finish(report, args.json, lines if report.done else [])
-    return code if report.done else Exit.ERROR
+    code = common.finish(report, args.json, lines if held else [])
+    return code if held else Exit.ERROR

@@ -78,10 +78,13 @@ class Gallery(Protocol):
         """The picture of an enrolled face, as a file's bytes; None where it is gone."""
         ...
 
-    def add(self, rows: Embeddings, crops: Crops = no_crops) -> None:
+    def add(self, rows: Embeddings, crops: Crops = no_crops) -> int:
         """Adds rows and their crops, making the gallery where there is none; it is on disk when this returns.
 
         Photos that it holds under that name stay single; failures and look-alikes are added to those there are.
+
+        Returns:
+            How many were new.
 
         Raises:
             SpaceError: it holds vectors of another space.

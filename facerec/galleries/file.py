@@ -154,18 +154,19 @@ class FileGallery:
                 return read_bytes(path)
         return None
 
-    def add(self, rows: Embeddings, crops: Crops = no_crops) -> None:
+    def add(self, rows: Embeddings, crops: Crops = no_crops) -> int:
         with locked(self.where):
-            gallery = rows
+            gallery, there = rows, 0
             if self.where.exists():
-                there = self.load()
-                there.require_space(rows.space, str(self))
-                gallery = there + rows[~_known(there, rows)]
+                before = self.load()
+                before.require_space(rows.space, str(self))
+                gallery, there = before + rows[~_known(before, rows)], len(before)
             for source in rows.sources.tolist():
                 if (data := crops(source)) is not None:
                     write_bytes(self._inside(source), data)
             save_embeddings(self.where, gallery)
             self._read = self.state(), gallery
+            return len(gallery) - there
 
     def edit(self, change: Callable[[Embeddings], Embeddings]) -> None:
         with edited(self.where) as edit:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from facerec import metrics
 from facerec.errors import DataError
 from facerec.galleries import Gallery
 from facerec.types import Embeddings, Space
@@ -55,6 +56,15 @@ def renamed(about: Embeddings, old: str, new: str) -> Embeddings:
         replace(f, label=new, source=swapped(f.source, old, new)) if f.label == old else f for f in about.failures
     )
     return replace(about, failures=failures, lookalikes=lookalikes_renamed(about.lookalikes, old, new))
+
+
+def enrolled_twice(rows: Embeddings, name: str) -> np.ndarray:
+    """(n,) the enrolled photos of a person that are one of their earlier ones, as when two names become one."""
+    mine = np.flatnonzero((rows.labels == name) & (rows.added != ""))
+    _, first = np.unique(rows.digests[mine], return_index=True)
+    double = np.zeros(len(rows), bool)
+    double[np.delete(mine, first)] = True
+    return double
 
 
 def tell_apart(gallery: Gallery, first: str, second: str, *, withdraw: bool = False) -> Pairs:
@@ -119,9 +129,7 @@ def people(gallery: Embeddings) -> list[Person]:
         mine = gallery[gallery.labels == name]
         known = mine.quality[~np.isnan(mine.quality)]
         n = len(mine)
-        # of unit vectors: the mean of all cosines is the square of the mean vector's length
-        cosine = float((mine.vectors.mean(axis=0) ** 2).sum()) * n * n
-        spread = float(np.sqrt(max(2 - 2 * (cosine - n) / (n * (n - 1)), 0))) if n > 1 else None
+        spread = metrics.spread(mine.vectors) if n > 1 else None
         dates = sorted(d for d in mine.added.tolist() if d)
         found.append(Person(name, n, float(known.max()) if len(known) else None, dates[0] if dates else "", spread))
     return found

@@ -12,7 +12,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, LiteralString, TypeVar
 
@@ -309,12 +308,12 @@ class PostgresGallery:
         log.info("%s: more than %d photos: searched by its HNSW index, ranked exactly", self, search.ENOUGH)
         return DatabaseSearch(str(self))
 
-    def add(self, rows: Embeddings, crops: Crops = no_crops) -> None:
+    def add(self, rows: Embeddings, crops: Crops = no_crops) -> int:
         header, _ = embeddings_parts(rows)
         widths = {name: getattr(rows, name).dtype.itemsize // 4 for name in STRINGS}
         dim = rows.vectors.shape[1]
 
-        def work(c: Connection) -> None:
+        def work(c: Connection) -> int:
             with c.transaction():
                 made = c.execute(
                     "INSERT INTO gallery (dim, about, widths) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
@@ -331,13 +330,16 @@ class PostgresGallery:
                 anew = first or (len(rows) > BULK and len(rows) > _count(c))
                 if anew:
                     c.execute("DROP INDEX IF EXISTS photo_vector")
-                c.cursor().executemany(_INSERT, _records(rows, crops))
+                insert = c.cursor()
+                insert.executemany(_INSERT, _records(rows, crops))
+                added = insert.rowcount
                 if anew:
                     _build(c, dim)
                 if not first:
-                    self._change(c, lambda about: _joined(about, rows), widths)
+                    self._change(c, lambda about: about + rows[np.zeros(len(rows), bool)], widths)
+                return added
 
-        self._link.run(work, make=True)
+        return self._link.run(work, make=True)
 
     def edit(self, change: Callable[[Embeddings], Embeddings]) -> None:
         def work(c: Connection) -> None:
@@ -480,12 +482,6 @@ def _strings(texts: list[str], width: int) -> np.ndarray:
     """As a file holds them: of this width, if none is longer."""
     array = np.array(texts, np.str_)
     return array.astype(f"U{max(width, array.dtype.itemsize // 4)}")
-
-
-def _joined(about: Embeddings, rows: Embeddings) -> Embeddings:
-    """What stands beside the rows once others have come; adding those again changes nothing."""
-    both = about + rows[np.zeros(len(rows), bool)]
-    return replace(both, failures=tuple(dict.fromkeys(both.failures)))
 
 
 def _count(c: Connection) -> int:

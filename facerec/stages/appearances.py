@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facerec.artifacts import atomic_path, write_image
+from facerec.artifacts import write_image
 from facerec.draw import GREEN, ORANGE, annotate, contact_sheet
 from facerec.errors import UsageError
 from facerec.follower import Follower, mark
 from facerec.recognizer import Recognizer
+from facerec.stages.common import copy_of
 from facerec.tracking import Track
 from facerec.types import Image, Progress, no_progress
-from facerec.video import Frame, Video, VideoWriter, ahead, with_sound
+from facerec.video import Frame, Video, ahead
 
 STEP = 2  # frames from one detection to the next
 
@@ -91,21 +91,15 @@ def appearances(
     with ExitStack() as stack:
         video = stack.enter_context(Video(path))
         frames: Iterable[Frame] = stack.enter_context(closing(ahead(video.frames())))
-        silent = None
-        if copy is not None:
-            silent = Path(stack.enter_context(tempfile.TemporaryDirectory())) / copy.name
-        with ExitStack() as writing:
-            writer = None if silent is None else writing.enter_context(VideoWriter(silent, video.fps))
-            for frame in progress(frames, video.count, path.name):
-                shown = follower.follow(frame)
-                tracks += follower.events.left
-                if writer is not None:
-                    writer.write(annotate(frame.image, [mark(track) for track in shown]), frame.seconds)
+        writer = None if copy is None else stack.enter_context(copy_of(path, copy, video.fps))
+        for frame in progress(frames, video.count, path.name):
+            shown = follower.follow(frame)
+            tracks += follower.events.left
+            if writer is not None:
+                writer.write(annotate(frame.image, [mark(track) for track in shown]), frame.seconds)
         tracks += follower.finish()
-        if copy is not None and silent is not None:
-            with atomic_path(copy) as whole:
-                with_sound(silent, path, whole)
-            write_image(copy.with_suffix(".faces.png"), _best_views(tracks))
+    if copy is not None:
+        write_image(copy.with_suffix(".faces.png"), _best_views(tracks))
     return sorted(map(Appearance.of, tracks), key=lambda a: (a.start, a.track)), video.cut_off
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -15,14 +14,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from facerec.artifacts import atomic_path, write_image
+from facerec.artifacts import write_image
 from facerec.errors import UsageError
 from facerec.follower import Follower
 from facerec.images import read_image
 from facerec.recognizer import Recognizer
+from facerec.stages.common import copy_of
 from facerec.tracking import Track, Tracker
 from facerec.types import Detector, Face, Image, Progress, no_progress
-from facerec.video import Video, VideoWriter, ahead, with_sound
+from facerec.video import Video, ahead
 
 How = Literal["blur", "pixelate", "solid"]
 
@@ -171,15 +171,9 @@ def blur_video(
         hidden += bool(every)
         for index, box in every:
             masks[index].append(box)
-    with ExitStack() as stack:
-        silent = Path(stack.enter_context(tempfile.TemporaryDirectory())) / output.name
-        video = stack.enter_context(Video(path))
-        again = stack.enter_context(closing(ahead(video.frames())))
-        with VideoWriter(silent, fps) as writer:
-            for frame in progress(again, video.count, f"{path.name}: writing"):
-                writer.write(hide(frame.image, masks[frame.index], how), frame.seconds)
-        with atomic_path(output) as whole:
-            with_sound(silent, path, whole)
+    with copy_of(path, output, fps) as writer, Video(path) as video, closing(ahead(video.frames())) as again:
+        for frame in progress(again, video.count, f"{path.name}: writing"):
+            writer.write(hide(frame.image, masks[frame.index], how), frame.seconds)
     return Hidden(len(seen), hidden), cut_off
 
 

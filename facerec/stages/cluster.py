@@ -391,7 +391,9 @@ def names(output: Path) -> list[str]:
 
 
 def forget(output: Path, name: str) -> list[str]:
-    """Erases a person's cluster, its faces and vectors, and every edit that names it.
+    """Erases a person's cluster, its faces and vectors, and what was decided about them, also under earlier names.
+
+    The photos count as searched: as long as there are others, these faces come back with ``--force`` only.
 
     Returns:
         The photos that the faces came from; they are the user's, and stay.
@@ -403,11 +405,17 @@ def forget(output: Path, name: str) -> list[str]:
     with _opened(output) as state:
         state.require(name)
         drawn = _drawn(output, state)
+        theirs = set(state.members(name))
         gone = state.clusters.pop(name)
-        state.edits = [e for e in state.edits if name not in {*e.before, *e.after}]
-        for found in gone:
-            remove(output / FACES / found.crop)
+        called = {n for e in state.edits for part in (e.before, e.after) for n in part if theirs & {*part[n]}}
+        called = {name, *(n for n in called - state.clusters.keys() if not NUMBERED.fullmatch(n))}
+        state.edits = [rest for edit in state.edits if (rest := _without(edit, called, theirs)).after]
         crops = {found.crop for found in gone}
+        with Manifest(output) as manifest:
+            for record in list(read_manifest(output)):
+                kept = [o for o in record.outputs if Path(o["path"]).name not in crops]
+                if len(kept) < len(record.outputs):
+                    manifest.write(replace(record, outputs=kept))
         vectors = load_embeddings(output / VECTORS)
         keep = np.array([Path(source).name not in crops for source in vectors.sources.tolist()], bool)
         save_embeddings(output / VECTORS, vectors[keep])
@@ -422,6 +430,15 @@ def forget(output: Path, name: str) -> list[str]:
         if not any(output.iterdir()):
             output.rmdir()
     return sorted({found.photo for found in gone})
+
+
+def _without(edit: Edit, names: set[str], faces: set[str]) -> Edit:
+    """An edit without a person, whatever they were called; one that was about them says no more what it was."""
+    before, after = (
+        {n: rest for n, of_n in part.items() if n not in names and (rest := [f for f in of_n if f not in faces])}
+        for part in (edit.before, edit.after)
+    )
+    return edit if (before, after) == (edit.before, edit.after) else Edit("of somebody forgotten", before, after)
 
 
 @contextlib.contextmanager

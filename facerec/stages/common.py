@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from facerec import stores
-from facerec.artifacts import npz_kind
+from facerec.artifacts import atomic_path, npz_kind
 from facerec.errors import UsageError
+from facerec.video import VideoWriter, with_sound
 
 LONGEST = 200  # bytes of a name: disks take 255, and files' names are longer
 BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # what turns the rest of a line around
@@ -35,6 +38,17 @@ def require_apart(inputs: Path, output: Path) -> None:
     a, b = inputs.resolve(), output.resolve()
     if a == b or a in b.parents or b in a.parents:
         raise UsageError(f"{inputs} and {output} lie in one another", "choose another --output")
+
+
+@contextlib.contextmanager
+def copy_of(original: Path, output: Path, fps: float) -> Iterator[VideoWriter]:
+    """Writes a copy of a video's frames; it gets the sound and its name when all are written."""
+    with tempfile.TemporaryDirectory() as folder:
+        silent = Path(folder) / output.name
+        with VideoWriter(silent, fps) as writer:
+            yield writer
+        with atomic_path(output) as whole:
+            with_sound(silent, original, whole)
 
 
 def canonical(name: str) -> str:

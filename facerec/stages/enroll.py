@@ -89,8 +89,8 @@ def enroll(
         rows, crops = gallery_rows(name, taken, gallery.folder, embedder, detector.name)
         _, first = np.unique(rows.digests, return_index=True)
         rows = rows[np.sort(first)]  # a photo that was given twice is one
-        gallery.add(rows, crops.get)
-        report.done, report.skipped = len(rows), len(taken) - len(rows)
+        report.done = gallery.add(rows, crops.get)
+        report.skipped = len(taken) - report.done
     if gallery.exists():
         now = names_of(gallery, gate=gate or Gate(0.0))
         report.photos, report.people = len(now.photos_of(name)), len(now.people)

@@ -21,7 +21,7 @@ from facerec.images import encode_image, find_images, natural_key, read_below, r
 from facerec.manifests import Manifest, read_manifest
 from facerec.metrics import distances, mcnemar, read_pairs, share_by_person, uneven, write_pairs
 from facerec.paths import GALLERY
-from facerec.protocols import Photos
+from facerec.protocols import PairsResult, Photos
 from facerec.recognizer import find_and_embed
 from facerec.report import Report
 from facerec.stages.common import require_folder
@@ -54,7 +54,7 @@ class Engine:
     def settings(self, data: Path) -> dict[str, Any]:
         """For the report, and to tell caches apart."""
         return {
-            "data": str(data.resolve()),
+            "data": str(data.absolute()),
             "detector": self.detector.name,
             "min_face": self.min_face,
             "min_confidence": self.min_confidence,
@@ -165,8 +165,6 @@ def pairs(photos: Photos, settings: dict[str, Any], output: Path, listed: Path |
     ]
     summary += [f"no face: {p.first} or {p.second}" for p in result.failures[:MOST_NAMED]]
     summary += _unread(photos.failed)
-    floor = 0.5 / (~same).sum()  # stands for none at all, which a logarithmic axis cannot show
-    roc = {"ROC": (np.maximum(result.rates.fmr[1:], floor), 1 - result.rates.fnmr[1:])}
     return Report(
         "pairs",
         "Verification of pairs",
@@ -175,10 +173,18 @@ def pairs(photos: Photos, settings: dict[str, Any], output: Path, listed: Path |
         {**settings, "pairs": str(listed)},
         [("Results", ["measure", "value", "95 %"], rows)],
         [
-            ("ROC", plots.curves(roc, "ROC", "false accept rate", "true accept rate", log="x")),
+            ("ROC", _roc({"ROC": result})),
             ("Distances", plots.distances(result.distances[same & finite], result.distances[~same & finite])),
         ],
     )
+
+
+def _roc(results: dict[str, PairsResult]) -> bytes:
+    lines = {}
+    for name, result in results.items():
+        floor = 0.5 / (~result.same).sum()  # stands for none at all, which a logarithmic axis cannot show
+        lines[name] = np.maximum(result.rates.fmr[1:], floor), 1 - result.rates.fnmr[1:]
+    return plots.curves(lines, "ROC", "false accept rate", "true accept rate", log="x")
 
 
 def draw_pairs(photos: Photos, path: Path, seed: int) -> Path:
@@ -214,9 +220,6 @@ def compare(variants: dict[str, Photos], settings: dict[str, Any], listed: Path,
         rows.append([name, accuracy, _range(result.interval), f"{result.eer:.4f}", failures, difference, verdict])
         figures[name] = {**result.to_json(), "p_against_first": p, "difference_interval": [low, high]}
     head = ["setting", "accuracy", "95 %", "EER", "no face", "gain on the first, 95 %", "McNemar"]
-    roc = {
-        name: (np.maximum(r.rates.fmr[1:], 0.5 / (~r.same).sum()), 1 - r.rates.fnmr[1:]) for name, r in results.items()
-    }
     return Report(
         "compare",
         "Settings compared on the same pairs",
@@ -230,7 +233,7 @@ def compare(variants: dict[str, Photos], settings: dict[str, Any], listed: Path,
         {"variants": figures},
         {**settings, "pairs": str(listed)},
         [("Settings", head, rows)],
-        [("ROC", plots.curves(roc, "ROC", "false accept rate", "true accept rate", log="x"))],
+        [("ROC", _roc(results))],
     )
 
 
@@ -382,7 +385,7 @@ def classifier(path: Path, embeddings_path: Path, processed: Path) -> Report:
         line = {"measured": ([b["probability"] for b in bins], [b["accuracy"] for b in bins])}
         plot = plots.curves(line, "reliability", "probability", "share right", points=True, diagonal=True)
         pictures.append(("Reliability of the probabilities", plot))
-    if worst := _worst(trained, test, processed):
+    if worst := _worst(trained, test, answers, processed):
         pictures.append(("The worst mistakes: probe, nearest wrong, nearest right", worst))
     wrong = len(truth) - int(hit.sum()) - refused - missed
     return Report(
@@ -429,12 +432,11 @@ def reliability(probability: list[float], right: list[bool], bins: int = 10) -> 
     ]
 
 
-def _worst(trained: Classifier, test: Embeddings, processed: Path) -> bytes | None:
+def _worst(trained: Classifier, test: Embeddings, answers: list[str], processed: Path) -> bytes | None:
     """Contact sheet of the test faces that got no or a wrong name, furthest from their own person first."""
     apart = distances(test.vectors, trained.photos.vectors)
     own = test.labels[:, None] == trained.photos.labels[None]
-    answers = [decision.name or UNKNOWN for decision in trained.decide_photos(test)]
-    mistakes = [i for i, answer in enumerate(answers) if answer != test.labels[i]]
+    mistakes = [i for i, label in enumerate(test.labels) if answers[i] != label]
     tiles = []
     for i in sorted(mistakes, key=lambda i: -np.where(own[i], apart[i], 2.0).min())[:WORST]:
         tiles.append((_crop(processed, test.sources[i]), f"{test.labels[i]} → {answers[i]}", RED))

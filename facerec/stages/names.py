@@ -102,7 +102,7 @@ class Watch:
                     news = self._read(self._gallery) if self._gallery.exists() else self._nobody
                     self._state, self._news = state, news
                 reached = True
-            except FacerecError as error:
+            except (FacerecError, OSError) as error:  # a disk on the network that is away, say
                 if reached:
                     log.warning("what others change is not seen meanwhile: %s", error)
                 reached = False

@@ -17,7 +17,8 @@ from facerec.classify import FEWEST, Classifier
 from facerec.errors import ArtifactError, DataError, UsageError
 from facerec.galleries import Database
 from facerec.galleries import file as galleries
-from facerec.galleries.people import renamed, swapped, without
+from facerec.galleries.people import enrolled_twice, renamed, swapped, without
+from facerec.images import path_below
 from facerec.manifests import Manifest, Record, read_manifest
 from facerec.paths import SNAPSHOTS
 from facerec.stages import cluster as clusters
@@ -77,7 +78,8 @@ def _forget(project: Project, name: str, *, really: bool) -> list[str]:
         note(folder / name, "the cluster, its faces and vectors, and the edits that name it")
         if really:
             photos = clusters.forget(folder, name)
-            done.append(f"their photos stay where they are: {', '.join(photos)}")
+            where = ", ".join(photos)
+            done.append(f"their photos stay, and `facerec cluster` leaves these faces out without --force: {where}")
     videos = []
     for manifest in list(project.manifests()):
         folder = manifest.folder
@@ -116,18 +118,25 @@ def _forget(project: Project, name: str, *, really: bool) -> list[str]:
     # looked for now: train, which holds the embeddings, may have made one
     for path in [path for path, kind in project.arrays() if kind == "classifier"]:
         rows, failures = labels_of(path, "classifier")
-        if name not in (*rows, *failures):
-            continue
-        few = len({*rows} - {name}) < FEWEST[Classifier.load(path).kind]
-        note(path, "the whole file: too few people are left" if few else f"{rows.count(name)} of {len(rows)} vectors")
-        if really:
-            _train(path, partial(without, name=name))
-        for report in (path.with_suffix(suffix) for suffix in REPORTS):
-            if report.exists():
-                note(report, "the whole file; `facerec train` writes it again")
-                if really:
-                    remove(report)
+        reports = _reports(path, name)
+        if name in (*rows, *failures):
+            few = len({*rows} - {name}) < FEWEST[Classifier.load(path).kind]
+            left = "the whole file: too few people are left"
+            note(path, left if few else f"{rows.count(name)} of {len(rows)} vectors")
+            if really:
+                _train(path, partial(without, name=name))
+        for report in reports:
+            note(report, "the whole file; `facerec train` writes it again")
+            if really:
+                remove(report)
     return done
+
+
+def _reports(classifier: Path, name: str) -> list[Path]:
+    """What `facerec train` wrote beside a classifier, where it is about a person: perhaps with test photos only."""
+    there = [path for suffix in REPORTS if (path := classifier.with_suffix(suffix)).exists()]
+    known = any(name in labels for labels in labels_of(classifier, "classifier"))
+    return there if known or any(mentions(path, name) for path in there) else []
 
 
 def erase(project: Project, name: str) -> tuple[list[str], list[str]]:
@@ -250,16 +259,22 @@ def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
             _rewrite(manifest, records, old, new, moved)
             changed.append(f"{project.shown(manifest.path)}: {number} inputs")
     for path, (kind, labels) in files.items():
+        if kind == "classifier":
+            for report in _reports(path, old):
+                remove(report)
         if path not in theirs:
             continue
         bases = [path.parent, project.root / "processed", path.with_suffix("")]
         if kind == "embeddings":
             with galleries.edited(path) as edit:
-                edit.rows = _renamed(edit.rows, old, new, moved, bases)
+                rows = _renamed(edit.rows, old, new, moved, bases)
+                double = enrolled_twice(rows, new)
+                edit.rows = rows[~double]
+            for source in rows.sources[double].tolist():
+                if (crop := path_below(source, [path.parent])) is not None:
+                    remove(crop)
         else:
             _train(path, partial(_renamed, old=old, new=new, moved=moved, bases=bases))
-            for suffix in REPORTS:
-                remove(path.with_suffix(suffix))
         kept = f"{labels.count(old)} vectors" if path.exists() else "erased, too few people are left"
         changed.append(f"{project.shown(path)}: {kept}")
     if moved:

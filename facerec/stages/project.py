@@ -179,8 +179,8 @@ class Project:
     def people_folders(self, name: str) -> Iterator[Path]:
         """Folders of a person: videos/NAME, raw_images/NAME, raw_images/train/NAME, processed/train/NAME …; what is in
         them counts, also where no stage has noted it (yet, or because it was killed)."""
-        if Path(name).parts != (name,) or name == "..":
-            return  # a label in somebody's file that is no name, but a way out of these folders
+        if not _is_inside(name):
+            return
         split = (f"{top}/{split}" for top in ("raw_images", "processed") for split in SPLITS)
         for top in ("videos", "raw_images", *split):
             folder = self.root / top / name
@@ -190,7 +190,7 @@ class Project:
             yield gallery.with_suffix("") / name
             if gallery.is_file():  # what was exported keeps the folders that it was enrolled in
                 tops = {source.partition("/")[0] for source in load_embeddings(gallery).sources.tolist()}
-                yield from (gallery.parent / top / name for top in tops if Path(top).parts == (top,) and top != "..")
+                yield from (gallery.parent / top / name for top in tops if _is_inside(top))
 
     def traces(self, name: str, linked: Sequence[Path] = ()) -> list[str]:
         """Files that still name a person, in their path or their content, or cannot be read; as `shown`.
@@ -256,6 +256,11 @@ def mentions(path: Path, name: str, longer: Sequence[str] = ()) -> bool:
         if _wide(name) in rest:
             return True
     return any(os.fsencode(form) in data for form in _forms(name)) and has(data.decode("utf-8", "surrogateescape"))
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a name is that of a folder inside another: a label in somebody's file may be /, or a way out."""
+    return Path(name).name == name and name not in ("", "..")
 
 
 def real_path(path: Path) -> Path:

@@ -45,7 +45,8 @@ def transfer(source: Gallery, target: Gallery, title: str) -> TransferReport:
             found.add(name)
         return data
 
-    target.add(photos, crop)
-    report = TransferReport(title, target.where, done=len(photos), people=len(photos.people), crops=len(found))
+    added = target.add(photos, crop)
+    report = TransferReport(title, target.where, added, len(photos) - added)
+    report.people, report.crops = len(photos.people), len(found)
     report.seconds = time.perf_counter() - start
     return report
