@@ -20,13 +20,12 @@ import numpy.typing as npt
 from facerec import metrics
 from facerec.artifacts import EMBEDDINGS, embeddings_from, embeddings_parts, read_npz, write_npz
 from facerec.errors import ArtifactError, DataError
-from facerec.search import ENOUGH, Index, Search, Searchable
+from facerec.search import ENOUGH, VOTERS, Index, Search, Searchable, votes
 from facerec.types import Embeddings, FloatArray, Gate
 
 KINDS = ("svm", "knn", "nearest")
 FEWEST = {"svm": 2, "knn": 1, "nearest": 1}  # people
 FOLDS = 5
-NEIGHBOURS = 5
 NEAREST = 3  # people that a decision names as the closest ones
 LOOKALIKE = 0.1  # added to the gate's margin between declared look-alikes
 
@@ -39,7 +38,7 @@ Scores = npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class LinearSVM:
-    """scikit-learn's LinearSVC, one-vs-rest, as it was fitted.
+    """scikit-learn's LinearSVC, one-vs-rest, balanced by photos a person, as it was fitted.
 
     Attributes:
         coef: (people, d), or (1, d) for two people.
@@ -56,7 +55,7 @@ class LinearSVM:
 
         # one photo each is meant; for good, since `catch_warnings` is not for threads
         warnings.filterwarnings("ignore", "The number of unique classes")
-        fitted = LinearSVC(C=1.0, dual=True, random_state=0).fit(vectors, labels)
+        fitted = LinearSVC(C=1.0, dual=True, random_state=0, class_weight="balanced").fit(vectors, labels)
         return cls(fitted.coef_, fitted.intercept_)
 
     def scores(self, vectors: FloatArray) -> Scores:
@@ -67,7 +66,7 @@ class LinearSVM:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The k closest photos vote, each with the weight 1 / distance."""
+    """The k closest photos vote, by `facerec.search.votes`."""
 
     photos: FloatArray
     owner: npt.NDArray[np.intp]
@@ -82,12 +81,12 @@ class Neighbours:
     def scores(self, vectors: FloatArray) -> Scores:
         """Shares of the votes."""
         apart = metrics.distances(vectors, self.photos)
-        k = min(NEIGHBOURS, len(self.photos))
+        k = min(VOTERS, len(self.photos))
         closest = np.argpartition(apart, k - 1, axis=1)[:, :k]
-        weight = 1 / np.maximum(np.take_along_axis(apart, closest, axis=1), 1e-6)
-        votes = np.zeros((len(vectors), self.people))
-        np.add.at(votes, (np.arange(len(vectors))[:, None], self.owner[closest]), weight)
-        return votes / votes.sum(axis=1, keepdims=True)
+        shares = np.zeros((len(vectors), self.people))
+        weights = votes(np.take_along_axis(apart, closest, axis=1))
+        np.add.at(shares, (np.arange(len(vectors))[:, None], self.owner[closest]), weights)
+        return shares / shares.sum(axis=1, keepdims=True)
 
 
 @dataclass(frozen=True)

@@ -84,10 +84,19 @@ class Seen:
             rows = self._top(VOTERS)
             apart = _apart(self.cosines[rows])
             voters = np.argsort(apart, kind="stable")[:VOTERS]
-            votes = np.bincount(self.owner[rows[voters]], 1 / np.maximum(apart[voters], 1e-6))
-            return int(self.people[votes.argmax()])
+            return int(self.people[np.bincount(self.owner[rows[voters]], votes(apart[voters])).argmax()])
         # cosines with photos add up to that with their mean: prototypes need no pass of their own
         return int(self.people[(np.bincount(self.owner, self.cosines) / self.lengths).argmax()])
+
+
+def votes(apart: FloatArray) -> FloatArray:
+    """Weights of the closest photos from their distances (…, k): 1 for the closest, falling to 0 for the last.
+
+    Dudani, "The distance-weighted k-nearest-neighbor rule", IEEE Trans. SMC 1976. Weights of 1 / distance would let a
+    few strangers, who are all about as far away, outvote the one photo of the right person: see docs/choices.md.
+    """
+    near, far = apart.min(axis=-1, keepdims=True), apart.max(axis=-1, keepdims=True)
+    return np.divide(far - apart, far - near, out=np.ones_like(apart), where=far > near)
 
 
 class Searchable(Protocol):

@@ -136,14 +136,20 @@ def test_no_faces_no_decisions(kind):
     assert trained(kind).decide(np.empty((0, 16), np.float32)) == []
 
 
-@pytest.mark.parametrize(("angle", "winner"), [(0.05, "ana"), (0.2, "ben"), (0.6, "ben")])
-def test_the_five_closest_photos_vote_with_one_over_their_distance(angle, winner):
-    angles = np.array([0, 0.65, 0.65, 0.65, 0.65, 3, 3, 3, 3, 3])
+@pytest.mark.parametrize(("angle", "winner"), [(0.05, "ana"), (0.28, "ben"), (0.6, "ben")])
+def test_the_five_closest_photos_vote_by_how_much_closer_than_the_last_they_are(angle, winner):
+    angles = np.array([0, 0.6, 0.65, 0.7, 0.75, 3, 3, 3, 3, 3])
     photos = vectors({"ana": 1, "ben": 4, "cleo": 5}, dim=2)
     photos = replace(photos, vectors=np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32))
     probe = np.array([[np.cos(angle), np.sin(angle)]], np.float32)
     (decision,) = Classifier.train("knn", photos, Gate(2.0)).decide(probe)
     assert decision.name == winner
+
+
+def test_one_photo_is_not_outvoted_by_strangers_who_have_many():
+    photos = vectors({"ana": 1, "ben": 12, "cleo": 12, "dora": 12}, dim=32)
+    mine = vectors({"ana": 9}, dim=32, noise=0.6)
+    assert [d.name for d in Classifier.train("knn", photos, Gate(1.0)).decide(mine.vectors)] == ["ana"] * 9
 
 
 @pytest.mark.parametrize(
