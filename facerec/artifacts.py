@@ -235,6 +235,8 @@ def _opened_npz(
     """The JSON header and the arrays, unread, of a file of `write_npz`; raises as `read_npz`."""
     if not path.exists():
         raise ArtifactError(f"{path} is missing", cure)
+    if path.is_dir():
+        raise ArtifactError(f"{path} is a folder", f"give a file in it that holds {kind}, or {cure}")
     try:
         size = path.stat().st_size
         with zipfile.ZipFile(path) as archive, contextlib.ExitStack() as stack:
@@ -255,7 +257,8 @@ def _opened_npz(
                 members[name] = _Member(member, shape, dtype)
             header = json.loads(members.pop("header").file.read())
             if not isinstance(header, dict) or header.get("kind") != kind or header.get("format") != FORMAT:
-                raise ArtifactError(f"{path} holds something else, not {kind}", cure)
+                holds = header.get("kind") if isinstance(header, dict) and header.get("format") == FORMAT else None
+                raise ArtifactError(f"{path} holds {holds or 'something else'}, not {kind}", cure)
             if missing := expected.keys() - members.keys():
                 raise ArtifactError(f"{path} is damaged: it lacks {', '.join(sorted(missing))}", cure)
             yield header, members

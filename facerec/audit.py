@@ -255,11 +255,12 @@ def _duplicates(e: Embeddings, keeper: Rows) -> list[Finding]:
         rows = [best, *copies.tolist()]
         apart = float(metrics.distances(e.vectors[[best]], e.vectors[copies]).max())
         people = tuple(dict.fromkeys(e.labels[rows].tolist()))
-        text = f"{len(rows)} photos of {' and '.join(people)} are one picture, within {apart:.2f} of {e.sources[best]}"
+        text = f"{len(rows)} photos of {' and '.join(people)} are nearly one picture"
+        text += f", within {apart:.2f} of {e.sources[best]}"
         if len(people) > 1:
             advice = "keep it under the right name only"
         elif len(set(e.splits[rows].tolist())) > 1:
-            advice = "keep one: test photos that training photos repeat flatter the accuracy"
+            advice = "test photos that training photos repeat flatter the accuracy: keep one, or test on other days"
         else:
             advice = "keep one: the others add nothing"
         found.append(Finding(KINDS[3], people, ((best,), tuple(copies.tolist())), apart, text, advice))

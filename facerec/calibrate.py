@@ -25,6 +25,8 @@ class Calibration:
         genuine: (g,) distances of photos of one person in the gallery.
         impostor: (i,) distances of photos of different people.
         fnmr: share of the genuine comparisons beyond the threshold; None where everybody has one photo.
+        fnir: share of the gallery's photos that get no name, or another's, when they are searched among the others;
+            None likewise.
         searches: of strangers against the gallery.
         strangers: people among them.
         fpir: share of the searches that get a name, each half of the strangers by a gate that the other half chose;
@@ -38,6 +40,7 @@ class Calibration:
     genuine: npt.NDArray[np.floating]
     impostor: npt.NDArray[np.floating]
     fnmr: float | None
+    fnir: float | None
     searches: int
     strangers: int
     fpir: float | None
@@ -130,7 +133,7 @@ def calibrate(
         return metrics.margin_at_fpir(np.where(apart[at, 0] <= threshold, lead[at], -np.inf), who[at], fpir, rng)
 
     margin = margin_by(everybody, threshold)
-    named, named_interval = None, None
+    share, interval_of_share = None, None
     if total - n > 1:
         passed = np.empty(len(strangers), bool)
         drawn = rng.permutation(total - n) % 2 == 0
@@ -138,12 +141,17 @@ def calibrate(
             cut = threshold_by(~half)
             at = half[stranger]
             passed[at] = (apart[at, 0] <= cut) & (lead[at] >= margin_by(~half, cut))
-        named, named_interval = metrics.share_by_person(passed, who, rng)
+        share, interval_of_share = metrics.share_by_person(passed, who, rng)
     # numbers, since a stranger may be called like somebody in the gallery
     each = metrics.fmr_of_each(np.concatenate([mine, strangers]), np.concatenate([owner, n + stranger]), threshold)
     names = np.unique(labels).tolist()
     worst = sorted(((each[str(i)], name) for i, name in enumerate(names)), key=lambda of: (-of[0], of[1]))
-    fnmr = float((genuine > threshold).mean()) if len(genuine) else None
+    fnmr = fnir = None
+    if len(genuine):
+        np.fill_diagonal(inside, np.inf)
+        own, others = (np.where(chosen, inside, np.inf).min(axis=1) for chosen in (~other, other))
+        named = (own <= threshold) & (others >= own + margin)
+        fnmr, fnir = float((genuine > threshold).mean()), float((~named[np.isfinite(own)]).mean())
     source = f"{len(vectors)} photos of {n} people, {len(strangers)} of {total - n} strangers"
     return Calibration(
         Gate(threshold, margin, fmr, interval, source),
@@ -151,9 +159,10 @@ def calibrate(
         genuine,
         impostor,
         fnmr,
+        fnir,
         len(strangers),
         total - n,
-        named,
-        named_interval,
+        share,
+        interval_of_share,
         {name: rate for rate, name in worst},
     )

@@ -287,15 +287,15 @@ class Classifier:
         """Why person k's name is not given; empty where it is."""
         candidate, gate, first = self.people[k], self.gate, order[0]
         if apart[first] > gate.threshold:
-            return (
-                f"too far from everyone: {apart[first]:.2f} from {self.people[first]}, threshold {gate.threshold:.2f}"
-            )
+            far, limit = _told_apart(float(apart[first]), gate.threshold)
+            return f"too far from everyone: {far} from {self.people[first]}, threshold {limit}"
         rivals = [(i, gate.margin) for i in order if i != k and (gate.margin or apart[k] > gate.threshold)][:1]
         rivals += [(i, gate.margin + LOOKALIKE) for i in self._lookalikes.get(k, ()) if i in apart]
         for other, margin in rivals:
             between = f"between {candidate} ({apart[k]:.2f}) and {self.people[other]} ({apart[other]:.2f})"
             if apart[k] > gate.threshold:
-                return f"{between}: threshold {gate.threshold:.2f}"
+                far, limit = _told_apart(float(apart[k]), gate.threshold)
+                return f"{between}: the {self.kind} says {candidate}, at {far} too far, threshold {limit}"
             if apart[other] - apart[k] < margin:
                 return f"{between}: they must be {margin:.2f} apart"
         return ""
@@ -347,6 +347,11 @@ class Classifier:
             return cls(kind, model, None if platt is None else (float(platt[0]), float(platt[1])), photos, gate)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ArtifactError(f"{path} is damaged ({error})", cure) from None
+
+
+def _told_apart(a: float, b: float) -> tuple[str, str]:
+    """Two distances with as many digits as tell them apart, two to four."""
+    return next(pair for n in (2, 3, 4) if (pair := (f"{a:.{n}f}", f"{b:.{n}f}"))[0] != pair[1] or n == 4)
 
 
 def _calibrate(kind: str, photos: Embeddings) -> tuple[float, float] | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import logging
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -20,9 +23,42 @@ GREEN, ORANGE, RED, BLUE, WHITE = (0, 200, 80), (255, 150, 0), (230, 40, 40), (6
 Colour = tuple[int, int, int]
 
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+EAST_ASIAN = (  # what systems call a font of theirs that has Chinese, Japanese and Korean; Pillow knows their folders
+    "NotoSansCJK-Regular.ttc",
+    "wqy-microhei.ttc",
+    "DroidSansFallbackFull.ttf",
+    "PingFang.ttc",
+    "Arial Unicode.ttf",
+    "msyh.ttc",
+    "malgun.ttf",
+)
+log = logging.getLogger("facerec")
+
+
+def font(size: int, text: str = "") -> Font:
+    """DejaVu Sans, which matplotlib ships, has Latin, Greek, Cyrillic and Vietnamese; else what the system has."""
+    return (any(unicodedata.east_asian_width(c) in "WF" for c in text) and _east_asian(size)) or _usual(size)
+
+
 @lru_cache(maxsize=8)
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """DejaVu Sans, which matplotlib ships: Latin, Greek, Cyrillic and Vietnamese names come out right."""
+def _east_asian(size: int) -> Font | None:
+    for name in EAST_ASIAN:
+        with contextlib.suppress(OSError):
+            return ImageFont.truetype(name, size)
+    _say_once()
+    return None
+
+
+@lru_cache
+def _say_once() -> None:
+    log.warning(
+        "no font here has Chinese, Japanese or Korean: such names are boxes in pictures (fonts-noto-cjk has them)"
+    )
+
+
+@lru_cache(maxsize=8)
+def _usual(size: int) -> Font:
     spec = importlib.util.find_spec("matplotlib")  # finds the package without importing it
     if spec is not None and spec.origin is not None:
         path = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
@@ -35,10 +71,10 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def label(text: str, size: int, ground: Colour, pad: int) -> Image:
     """White text on a ground, with `pad` pixels around it: an RGB picture, kept, since a video repeats its captions."""
     text = "".join(c if c.isprintable() else "�" for c in text)  # one line, whatever a file is called
-    left, top, right, bottom = ImageDraw.Draw(Pillow.new("RGB", (1, 1))).textbbox((0, 0), text, font=font(size))
+    left, top, right, bottom = ImageDraw.Draw(Pillow.new("RGB", (1, 1))).textbbox((0, 0), text, font=font(size, text))
     box = (math.ceil(right - left) + 2 * pad, math.ceil(bottom - top) + 2 * pad)
     picture = Pillow.new("RGB", box, ground)
-    ImageDraw.Draw(picture).text((pad - left, pad - top), text, fill=WHITE, font=font(size))
+    ImageDraw.Draw(picture).text((pad - left, pad - top), text, fill=WHITE, font=font(size, text))
     return np.asarray(picture)
 
 
@@ -129,7 +165,7 @@ def contact_sheet(
     sheet = Pillow.new("RGB", (columns * (width + gap) + gap, rows * (height + bar + gap) + gap + head), "white")
     pen = ImageDraw.Draw(sheet)
     if title:
-        pen.text((gap, 8), title, fill="black", font=font(16))
+        pen.text((gap, 8), title, fill="black", font=font(16, title))
     for i, (image, text, colour) in enumerate(tiles):
         x = gap + i % columns * (width + gap)
         y = head + gap + i // columns * (height + bar + gap)
@@ -137,7 +173,8 @@ def contact_sheet(
         at = (x + (width - small.shape[1]) // 2, y + (height - small.shape[0]) // 2)
         sheet.paste(Pillow.fromarray(small), at)
         pen.rectangle((x, y + height, x + width, y + height + bar), fill=colour)
-        while text and pen.textlength(text, font=font(12)) > width - 6:
+        letters = font(12, text)
+        while text and pen.textlength(text, font=letters) > width - 6:
             text = text[:-2] + "…"
-        pen.text((x + 3, y + height + 3), text, fill=WHITE, font=font(12))
+        pen.text((x + 3, y + height + 3), text, fill=WHITE, font=letters)
     return np.asarray(sheet)

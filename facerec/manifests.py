@@ -209,7 +209,7 @@ class Manifest:
         return (
             record is not None
             and record.options == json.loads(json.dumps(options))
-            and all(self._has(o["path"]) for o in record.outputs)
+            and all(self.has(o["path"]) for o in record.outputs)
             and record.sha256 == sha256_of(path)
         )
 
@@ -217,7 +217,8 @@ class Manifest:
         """Whether an input is still there."""
         return stores.exists(stores.folder(key) if "://" in key else self.folder.parent / key)
 
-    def _has(self, name: str) -> bool:
+    def has(self, name: str) -> bool:
+        """Whether an output is still there."""
         return (self.folder / name).is_file()
 
     def write(self, record: Record) -> None:
@@ -298,7 +299,8 @@ class StoreManifest(Manifest):
         """Whether an input is still there."""
         return stores.exists(stores.folder(key))
 
-    def _has(self, name: str) -> bool:
+    def has(self, name: str) -> bool:
+        """Whether an output is still there."""
         return name in self._there
 
     def write(self, record: Record) -> None:

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import rcParams
 from matplotlib.figure import Figure  # without pyplot: no window, nothing shared between threads, half the import
+
+EAST_ASIAN = (
+    "Noto Sans CJK JP",
+    "WenQuanYi Micro Hei",
+    "PingFang SC",
+    "Arial Unicode MS",
+    "Microsoft YaHei",
+    "Malgun Gothic",
+)
+"""Fonts with Chinese, Japanese and Korean that systems may have; matplotlib would tell of each that is missing."""
+rcParams["font.family"] = ["DejaVu Sans", *EAST_ASIAN]
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 MAX_PEOPLE = 60  # beyond, a cell of the matrix is too small to read
 OTHERS = "(others)"  # people without a column of their own

@@ -6,6 +6,7 @@ for enrolling. What a small or blurred face costs in false matches is in docs/ch
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -65,9 +66,9 @@ class Quality:
         """Why the face should not be enrolled (or named); empty where it is good enough."""
         found = []
         if self.size < limits.size:
-            found.append(f"too small: {self.size:.0f} pixels, at least {limits.size:.0f} are needed")
+            found.append(f"too small: {math.floor(self.size)} pixels, at least {limits.size:.0f} are needed")
         if self.sharpness < limits.sharpness:
-            found.append(f"blurred: sharpness {self.sharpness:.0f}, at least {limits.sharpness:.0f} is needed")
+            found.append(f"blurred: sharpness {math.floor(self.sharpness)}, at least {limits.sharpness:.0f} is needed")
         if limits is TO_NAME:
             return found
         if self.confidence < MIN_CONFIDENCE:

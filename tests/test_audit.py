@@ -214,6 +214,8 @@ def project(in_tmp, fakes, run):
 def test_the_command_prints_findings_and_draws_them(project, run):
     result = run("audit")
     assert result.code == 0 and "same person? (1)\n  1. cleo and clio look like one person" in result.out
+    assert "raw_images/cleo/0.png" in result.out and "processed" not in result.out and "train/" not in result.out
+    assert "who are two: facerec audit embeddings/faces.npz --lookalikes A B" in result.out
     assert "16 photos of 4 people (embeddings/faces.npz)" in result.out and "missing" not in result.out
     assert (project / "audit" / "contact_sheet.png").stat().st_mode & 0o77 == 0
     report = json.loads(run("audit", "--json").out)

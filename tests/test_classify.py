@@ -146,6 +146,13 @@ def test_the_five_closest_photos_vote_by_how_much_closer_than_the_last_they_are(
     assert decision.name == winner
 
 
+def test_a_reason_tells_its_numbers_apart():
+    far = np.array([[np.cos(0.5), np.sin(0.5)]], np.float32)
+    photos = replace(vectors({"ana": 1}, dim=2), vectors=np.array([[1, 0]], np.float32))
+    (decision,) = Classifier.train("nearest", photos, Gate(0.493)).decide(far)
+    assert decision.reason == "too far from everyone: 0.495 from ana, threshold 0.493"
+
+
 def test_one_photo_is_not_outvoted_by_strangers_who_have_many():
     photos = vectors({"ana": 1, "ben": 12, "cleo": 12, "dora": 12}, dim=32)
     mine = vectors({"ana": 9}, dim=32, noise=0.6)

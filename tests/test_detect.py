@@ -94,6 +94,16 @@ def test_strict_stops_at_the_first_failure(raw):
         go(raw, strict=True)
 
 
+def test_a_persons_own_folder_and_a_whole_project_are_told_from_a_folder_of_people(raw):
+    with pytest.raises(
+        UsageError, match=r"no photo in .*raw/ana lies in a person's folder — give .*raw if ana is a person"
+    ):
+        go(raw / "ana", raw.parent / "processed")
+    Path("raw").rename("raw_images")
+    with pytest.raises(UsageError, match="is a whole project"):
+        go(Path())
+
+
 def test_a_photo_without_a_person_is_reported(raw):
     save(raw / "stray.png", photo(1, [COLOURS["ana"]]))
     report = go(raw)

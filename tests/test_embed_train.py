@@ -405,6 +405,38 @@ def test_test_faces_are_not_looked_up_among_themselves(in_tmp, run):
     assert "1 of 1 right" in answer.out and "1 test face is left out" in answer.err
 
 
+def test_test_faces_of_people_whom_the_names_do_not_know_are_left_out(in_tmp, run):
+    rows = vectors({"ana": 4, "ben": 4}, splits=np.array(["train", "train", "train", "test"] * 2))
+    save_embeddings(Path("embeddings/faces.npz"), rows)
+    save_embeddings(Path("ana.npz"), rows[:3])
+    save_embeddings(Path("eva.npz"), vectors({"eva": 2}))
+    asked = ["predict", "--batch", "9", "--threshold", "1", "--gallery"]
+    answer = run(*asked, "ana.npz")
+    assert "1 of 1 right" in answer.out and "1 test face is left out: their people are not among" in answer.err
+    refused = run(*asked, "eva.npz")
+    assert refused.code == 1 and "all 2 test faces are left out" in refused.err
+
+
+def test_training_says_what_it_does_not_take_over(processed, fakes, run):
+    go(processed)
+    assert run("train", "--nearest", "--threshold", "0.5").err == ""
+    path = Path("classifiers/nearest.npz")
+    made = Classifier.load(path)
+    made.gate = Gate(0.6, 0.1, 0.01, (0.005, 0.02), "of `facerec calibrate`")
+    made.save(path)
+    answer = run("train", "--nearest", "--threshold", "0.5")
+    assert "was calibrated to (distance up to 0.60" in answer.out and "is not kept" in answer.out
+    next(Path("processed/train/ana").iterdir()).unlink()
+    save(Path("raw/dora/0.png"), photo(1, [COLOURS["dora"]]))
+    assert run("detect", "raw").code == 0
+    assert "processed/ has changed since" in run("train", "--nearest", "--threshold", "0.5").err
+    assert "has changed since" not in run("predict", "raw/ana/0.png").err
+    go(Path("processed"))
+    assert "faces.npz has changed since classifiers/nearest.npz was trained" in run("predict", "raw/ana/0.png").err
+    assert run("train", "--nearest", "--threshold", "0.5").err == ""
+    assert "changed" not in run("predict", "raw/ana/0.png").err
+
+
 @pytest.mark.parametrize("name", ["unknown", "no face"])
 def test_a_person_called_like_an_answer_is_refused(in_tmp, name):
     save_embeddings(in_tmp / "e.npz", vectors({"ana": 4, name: 4}))

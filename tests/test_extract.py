@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import number_of, numbered, photo, tree, video
 
+from facerec.artifacts import remove
 from facerec.errors import FacerecError, UsageError
 from facerec.images import read_image
 from facerec.manifests import read_manifest
@@ -122,7 +123,7 @@ def test_a_bad_video_does_not_stop_the_others(in_tmp, options, keep):
         extract([in_tmp / "v"], in_tmp / "strict", strict=True, **options)
 
 
-def test_again_does_nothing_and_only_a_new_video_is_decoded(in_tmp):
+def test_again_does_nothing_and_only_a_new_video_is_decoded(in_tmp, caplog):
     video(in_tmp / "v" / "Ana.mp4", moving(20))
     extract([in_tmp / "v"], in_tmp / "raw", count=5)
     before = tree(in_tmp / "raw")
@@ -134,8 +135,29 @@ def test_again_does_nothing_and_only_a_new_video_is_decoded(in_tmp):
     fewer = extract([in_tmp / "v"], in_tmp / "raw", count=3)
     assert fewer.done == 2 and len(list((in_tmp / "raw").rglob("*.jpg"))) == 6
     (in_tmp / "v" / "Ben.mp4").unlink()
-    gone = extract([in_tmp / "v"], in_tmp / "raw", count=3)
-    assert gone.removed == 1 and not (in_tmp / "raw" / "Ben").exists()
+    for _ in range(2):
+        gone = extract([in_tmp / "v"], in_tmp / "raw", count=3)
+        assert gone.removed == 0 and "v/Ben.mp4 is gone; its 3 pictures in" in caplog.text
+        assert len(list((in_tmp / "raw" / "Ben").iterdir())) == 3
+        caplog.clear()
+    remove(in_tmp / "raw" / "Ben")
+    assert extract([in_tmp / "v"], in_tmp / "raw", count=3).removed == 1 and not caplog.text
+
+
+def test_a_video_that_is_called_otherwise_takes_its_frames_along(in_tmp, caplog):
+    video(in_tmp / "v" / "Ana.mp4", moving(20))
+    extract([in_tmp / "v"], in_tmp / "raw", count=3)
+    (in_tmp / "v" / "Ana.mp4").rename(in_tmp / "v" / "Anna.mp4")
+    report = extract([in_tmp / "v"], in_tmp / "raw", count=3)
+    assert (report.removed, report.done) == (1, 1) and not caplog.text
+    assert [p.name for p in (in_tmp / "raw").iterdir() if p.is_dir()] == ["Anna"]
+
+
+def test_a_video_that_is_given_by_itself_keeps_its_folders_name(in_tmp):
+    path = video(in_tmp / "v" / "Cat" / "a.mp4", moving(20))
+    extract([in_tmp / "v"], in_tmp / "raw", count=3)
+    assert extract([path], in_tmp / "raw", count=3).skipped == 1
+    assert [p.name for p in (in_tmp / "raw").iterdir() if p.is_dir()] == ["Cat"]
 
 
 def test_videos_of_one_stem_do_not_overwrite_each_other(in_tmp):

@@ -107,6 +107,19 @@ def test_the_share_of_strangers_who_get_a_name_is_that_of_people_who_did_not_cho
     assert (alone.fpir, alone.fpir_interval, alone.strangers) == (None, None, 1)
 
 
+def test_what_the_gate_costs_the_own_people_is_measured():
+    gallery, people = crowd(40)
+    chosen = calibrate(gallery, people, *crowd(40, seed=1), fmr=0.05, fpir=0.1)
+    apart = metrics.distances(gallery, gallery)
+    np.fill_diagonal(apart, 9)
+    same = people[:, None] == people
+    own, others = np.where(same, apart, 9).min(axis=1), np.where(same, 9, apart).min(axis=1)
+    lost = (own > chosen.gate.threshold) | (others - own < chosen.gate.margin)
+    assert 0 < chosen.fnir < 1 and chosen.fnir == pytest.approx(lost.mean())
+    single = calibrate(gallery[::4], people[::4], *crowd(60, seed=1), fmr=0.05, fpir=0.1)
+    assert single.fnir is single.fnmr is None
+
+
 def test_too_few_people_are_not_hidden_behind_many_photos():
     with pytest.raises(DataError, match="not enough people"):
         calibrate(*crowd(2, 60), *crowd(3, 60, seed=1), fmr=0.001, fpir=0.5)
@@ -132,6 +145,18 @@ def test_a_gallery_is_calibrated_and_the_gate_used_everywhere(tmp_path, monkeypa
     assert body["gate"]["fmr"] == 0.05 and body["left_out"] >= 1 and "is in the gallery" in answer.err
     assert body["strangers"] == len(people) - 3
     assert set(body["fmr_of_each"]) == {*people[:2], "José"}
+    assert body["alike"] == [] and 0 <= body["fnir"] <= 1
+    hidden = tmp_path / "strangers" / "somebody" / "IMG_1.jpg"  # one of the enrolled, under another name
+    hidden.parent.mkdir()
+    hidden.symlink_to(find_images(samples / "val" / people[0])[0])
+    refused = run("calibrate", *options)
+    assert refused.code == 1 and f"or take somebody/IMG_1.jpg away, which looks like {people[0]}" in refused.err
+    answer = run("calibrate", "--strangers", "strangers", "--fmr", "0.2", "--fpir", "0.3", "--json")
+    (suspect,) = json.loads(answer.out)["alike"]
+    assert suspect["input"] == "somebody/IMG_1.jpg" and f"looks like {people[0]}" in suspect["reason"]
+    assert "look: somebody/IMG_1.jpg looks like" in answer.err
+    hidden.parent.rename(hidden.parent.with_name(people[0].replace("_", " ").title()))
+    assert json.loads(run("calibrate", *options, "--json").out)["alike"] == []
     (tmp_path / "strangers" / people[3] / "broken.jpg").write_text("no picture")
     answer = run("calibrate", *options)
     assert answer.code == 3 and "False matches by person" in answer.out

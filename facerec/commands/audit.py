@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Exit:
     """Prints the findings and draws their photos; or declares look-alikes."""
-    from facerec.audit import audit
+    from facerec.audit import KINDS, audit
     from facerec.galleries import open_gallery, picture
     from facerec.stages.common import canonical
     from facerec.stages.train import default_gate
@@ -63,7 +65,7 @@ def run(args: argparse.Namespace) -> Exit:
         raise UsageError(f"{args.output} is no .png or .jpg", "choose another --output")
     embeddings = gallery.load()
     threshold = default_gate(embeddings, args.threshold).threshold
-    findings = audit(embeddings, threshold, args.photos)
+    findings = audit(_with_originals(embeddings, args.processed), threshold, args.photos)
     missing = _draw(findings, embeddings, lambda source: picture(source, gallery, args.processed), args.output)
     drawn = missing is not None
     if args.json:
@@ -79,9 +81,11 @@ def run(args: argparse.Namespace) -> Exit:
         }
         common.print_json(report)
         return Exit.OK
-    _print(findings, embeddings)
+    _print(findings, _with_originals(embeddings, args.processed))
     count = f"{len(findings)} finding{'' if len(findings) == 1 else 's'}"
     print(f"audit: {count} in {len(embeddings)} photos of {len(embeddings.people)} people ({gallery})")
+    if any(finding.kind == KINDS[0] for finding in findings):
+        print(f"  who are two: facerec audit {shlex.quote(str(gallery))} --lookalikes A B")
     if embeddings.lookalikes:
         print("  declared look-alikes: " + "; ".join(f"{a} and {b}" for a, b in embeddings.lookalikes))
     if missing:
@@ -89,6 +93,17 @@ def run(args: argparse.Namespace) -> Exit:
     if drawn:
         print(f"  {args.output}")
     return Exit.OK
+
+
+def _with_originals(embeddings: Embeddings, processed: Path) -> Embeddings:
+    """With the photos as sources that the crops were cut out of: those are the user's to move or remove."""
+    import numpy as np
+
+    from facerec.manifests import read_manifest
+
+    photo = {output["path"]: record.input for record in read_manifest(processed) for output in record.outputs}
+    sources = np.array([photo.get(source, source) for source in embeddings.sources.tolist()], np.str_)
+    return replace(embeddings, sources=sources)
 
 
 def _declare(gallery: Gallery, first: str, second: str, *, withdraw: bool, as_json: bool) -> Exit:

@@ -10,6 +10,7 @@ from facerec.commands import common
 from facerec.embedders import EMBEDDERS
 from facerec.errors import Exit
 
+MANY = 0.3  # of the own people's photos without a name, from which on it is said
 HELP = "choose the gate for a stated rate of false matches, from your gallery and strangers' photos"
 EXAMPLES = """\
 facerec calibrate --strangers photos_of_others/             the newest classifier or gallery
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> Exit:
     known = opened(path)
     space = known.photos.space if isinstance(known, Classifier) else known.about().space
     threads = runtime.cpu_count()
-    result, plot, failed, no_strangers = calibrate_file(
+    result, plot, failed, no_strangers, alike = calibrate_file(
         path,
         args.strangers,
         detector=common.make_detector(args, threads),
@@ -71,19 +72,26 @@ def run(args: argparse.Namespace) -> Exit:
         print(f"  left out: {failure.source}: {failure.reason}", file=sys.stderr)
     if len(left_out) > 10:
         print(f"  … and {len(left_out) - 10} more", file=sys.stderr)
+    for failure in alike[:5]:
+        print(f"  look: {failure.source} {failure.reason}: no stranger? Then take it away, and repeat", file=sys.stderr)
+    if len(alike) > 5:
+        print(f"  … and {len(alike) - 5} more", file=sys.stderr)
     done = Exit.SOME_FAILED if failed else Exit.OK
     gate = result.gate
     assert gate.fmr_interval
     if args.json:
-        body = {"file": str(path), "gate": gate.to_json(), "comparisons": result.comparisons, "fnmr": result.fnmr}
+        body = {"file": str(path), "gate": gate.to_json(), "comparisons": result.comparisons}
         body |= {
+            "fnmr": result.fnmr,
+            "fnir": result.fnir,
             "searches": result.searches,
             "strangers": result.strangers,
             "fpir": result.fpir,
             "fpir_interval": result.fpir_interval,
             "fmr_of_each": result.fmr_of_each,
         }
-        common.print_json(body | {"plot": str(plot), "left_out": len(left_out)})
+        suspects = [{"input": f.source, "reason": f.reason} for f in alike]
+        common.print_json(body | {"plot": str(plot), "left_out": len(left_out), "alike": suspects})
         return done
     low, high = gate.fmr_interval
     print(f"calibrate: {path}: {gate}")
@@ -96,7 +104,10 @@ def run(args: argparse.Namespace) -> Exit:
     if not enough_for(args.fpir, result.strangers):
         print(f"facerec: for a rate of {args.fpir:g} {3 / args.fpir:,.0f} strangers would be enough", file=sys.stderr)
     print(f"  {uneven(result.fmr_of_each)}")
-    if result.fnmr is not None:
-        print(f"  of {len(result.genuine):,} pairs of one person's photos {result.fnmr:.2%} lie beyond the threshold")
+    if result.fnmr is not None and result.fnir is not None:
+        print(f"  of {len(result.genuine):,} pairs of one person's photos {result.fnmr:.2%} lie beyond the threshold;")
+        print(f"  of these photos, each searched among the others, {result.fnir:.2%} get no name, or another's")
+        if result.fnir > MANY:
+            common.say("that gate refuses many of its own people: are there some among the strangers?")
     print(f"  {plot}")
     return done

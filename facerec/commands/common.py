@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import math
@@ -59,7 +60,9 @@ def rate(text: str) -> float:
 
 
 def require_photo(path: Path) -> None:
-    """Raises `UsageError` where a photo that was named is not there."""
+    """Raises `UsageError` where a photo that was named is not there, or is a video."""
+    from facerec.video import is_video
+
     try:
         there = path.exists()
     except PermissionError:
@@ -68,6 +71,8 @@ def require_photo(path: Path) -> None:
         there = False
     if not there:
         raise UsageError(f"there is no {path}", "give a photo")
+    if is_video(path):
+        raise UsageError(f"{path} is a video", f"make photos of it with `facerec extract {path}`")
 
 
 def folder(text: str) -> Path:
@@ -239,8 +244,23 @@ def load_names(args: argparse.Namespace) -> Classifier:
             raise UsageError(f"{path} is a classifier: --by is for galleries", "give a gallery with --gallery")
         classifier = Classifier.load(path)
         classifier.gate = classifier.gate.changed(threshold, args.gate_margin)
+        _say_if_older(path, classifier)
     log.info("%s: %s, %d people, %s", path, classifier.kind, len(classifier.people), classifier.gate)
     return classifier
+
+
+def _say_if_older(path: Path, classifier: Classifier) -> None:
+    """Where the project's embeddings were made after a classifier of its own, from other photos."""
+    from facerec.artifacts import load_embeddings
+    from facerec.errors import ArtifactError
+
+    embeddings = paths.EMBEDDINGS
+    if path.parent != CLASSIFIERS or not embeddings.is_file() or embeddings.stat().st_mtime < path.stat().st_mtime:
+        return
+    with contextlib.suppress(ArtifactError):
+        now = load_embeddings(embeddings)
+        if {*now.digests[now.splits == "train"]} != {*classifier.photos.digests}:
+            say(f"{embeddings} has changed since {path} was trained: `facerec train` takes that over")
 
 
 def project(where: Path | str) -> Project:
@@ -289,8 +309,8 @@ def newest_names() -> Path:
 
     if (newest := paths.names()) is None:
         raise ArtifactError(
-            f"there is no classifier in {CLASSIFIERS}/ and no gallery",
-            "make one with `facerec train --svm` or `facerec enroll NAME photo.jpg`",
+            f"there is no classifier in {CLASSIFIERS}/ and no gallery in {Path.cwd()}",
+            "make one with `facerec train --svm` or `facerec enroll NAME photo.jpg`, or give --classifier or --gallery",
         )
     if GALLERY.is_file() and paths.classifiers():
         other = "a classifier's with --classifier" if newest == GALLERY else f"the gallery's with --gallery {GALLERY}"

@@ -61,7 +61,10 @@ def run(args: argparse.Namespace) -> Exit:
         write_image(picture, sheet)
         if lost:
             places = [args.processed, gallery.where.parent if isinstance(gallery.where, Path) else gallery]
-            common.say(f"{lost} of the people's pictures are not in {', '.join(map(str, places))}")
+            common.say(
+                f"{lost} of the people's pictures are not in {', '.join(map(str, places))}: they left blank tiles; "
+                "`facerec train` takes the photos of now"
+            )
     if args.json:
         faces = [
             {**p.to_json(), "quality": {**vars(q), "score": round(q.score, 3)}}

@@ -179,17 +179,22 @@ def _predict_test_set(args: argparse.Namespace) -> Exit:
     embeddings, classifier = load_embeddings(args.embeddings), common.load_names(args)
     classifier.photos.require_space(embeddings.space, "the classifier")
     known = np.isin(embeddings.digests, classifier.photos.digests)
-    test = np.flatnonzero((embeddings.splits == "test") & ~known)
-    left_out = int(((embeddings.splits == "test") & known).sum())
-    if left_out and not len(test):
-        raise DataError(f"the names come from all {left_out} test faces", "give a classifier that was trained without")
-    if left_out:
-        common.say(f"{left_out} test face{' is' if left_out == 1 else 's are'} left out: the names come from them")
-    lost = [f for f in embeddings.failures if f.split == "test"]
+    ours = np.isin(embeddings.labels, classifier.people)
+    of_test = embeddings.splits == "test"
+    test = np.flatnonzero(of_test & ~known & ours)
+    for n, why in (
+        (int((of_test & known).sum()), "the names come from them"),
+        (int((of_test & ~known & ~ours).sum()), "their people are not among the names"),
+    ):
+        if n and not len(test):
+            raise DataError(f"all {n} test faces are left out: {why}", "give another classifier with --classifier")
+        if n:
+            common.say(f"{n} test face{' is' if n == 1 else 's are'} left out: {why}")
+    lost = [f for f in embeddings.failures if f.split == "test" and f.label in classifier.people]
     if len(test) == 0:
         raise DataError(
             f"{args.embeddings} holds no test faces",
-            "run `facerec detect --test-size 0.3` and `facerec embed`",
+            "of two photos a person or more `facerec detect --test-size 0.3` and `facerec embed` keep some for testing",
         )
     total = len(test) + len(lost)
     drawn = random.Random(args.seed).sample([*test.tolist(), *range(-len(lost), 0)], min(args.batch or 1, total))

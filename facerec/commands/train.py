@@ -38,7 +38,20 @@ def run(args: argparse.Namespace) -> Exit:
     from facerec.stages.train import train
 
     output = args.output or paths.CLASSIFIERS / f"{args.kind}.npz"
-    report = train(args.inputs, output, kind=args.kind, threshold=args.threshold, margin=args.gate_margin)
+    report = train(
+        args.inputs,
+        output,
+        kind=args.kind,
+        threshold=args.threshold,
+        margin=args.gate_margin,
+        processed=paths.PROCESSED if args.inputs == paths.EMBEDDINGS and paths.PROCESSED.is_dir() else None,
+    )
+    new, gone = report.changed
+    if new or gone:
+        common.say(
+            f"{paths.PROCESSED}/ has changed since {args.inputs} was made ({new} new faces, {gone} gone): "
+            "run `facerec embed`, and train again"
+        )
     lines = [
         f"  {report.people} people, {args.kind}; named at a {report.gate}",
         f"  train accuracy {report.train}",
@@ -46,15 +59,20 @@ def run(args: argparse.Namespace) -> Exit:
     ]
     if not report.calibrated:
         lines.append("  no probabilities: they need two people, told apart, with two photos each")
+    if report.dropped:
+        lines.append(
+            f"  the gate that the earlier {output} was calibrated to ({report.dropped}) is not kept:\n"
+            f"  `facerec calibrate --classifier {output} --strangers FOLDER` measures one for the people of now"
+        )
     if report.copies:
         lines.append(
             f"  {report.copies} test photo{' is a copy' if report.copies == 1 else 's are copies'} of training photos "
-            "and left out: see `facerec audit`"
+            f"and left out: see `facerec audit {args.inputs}`"
         )
     if report.alike is not None and report.gate.fmr and report.alike > MANY * report.gate.fmr:
         lines.append(
             f"  of the pairs of different people here {report.alike:.1%} are that close: they look more alike than\n"
-            "  the people it was measured on; see `facerec audit`, and measure with people like yours:\n"
+            f"  the people it was measured on; see `facerec audit {args.inputs}`, and measure with people like yours:\n"
             "  `facerec calibrate --strangers FOLDER`"
         )
     lines += [f"  {path}" for path in report.files]

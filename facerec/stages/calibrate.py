@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from facerec import plots
+from facerec import catalogue, plots
 from facerec.artifacts import npz_kind, write_bytes
 from facerec.calibrate import Calibration, calibrate
-from facerec.classify import Classifier
+from facerec.classify import Classifier, PerPerson
 from facerec.errors import DataError, InputError, UsageError
 from facerec.galleries import Gallery, Where, open_gallery
 from facerec.galleries.file import dated, locked
 from facerec.images import find_images, read_image
 from facerec.paths import GALLERY
 from facerec.recognizer import find_and_embed
-from facerec.stages.common import canonical, require_folder
+from facerec.stages.common import require_folder
 from facerec.types import Detector, Embedder, Embeddings, Failure, FloatArray, Progress, StrArray, no_progress
 
 DATABASE_PLOT = "database.calibration.png"
+HARDLY = 1e-4
+"""Share of pairs of different people that are as close as those who are told to the user: perhaps they are one."""
 
 
 def opened(where: Where) -> Gallery | Classifier:
@@ -46,8 +49,10 @@ def calibrate_file(
     fmr: float,
     fpir: float,
     progress: Progress = no_progress,
-) -> tuple[Calibration, Path, list[Failure], list[Failure]]:
+) -> tuple[Calibration, Path, list[Failure], list[Failure], list[Failure]]:
     """Chooses the gate of a gallery or classifier and stores it there.
+
+    Photos in a folder that is called like somebody enrolled, whatever the case, accents and punctuation, are left out.
 
     Args:
         where: a gallery, or a classifier's file.
@@ -59,7 +64,8 @@ def calibrate_file(
         progress: shows how far it is.
 
     Returns:
-        What was measured, the plot, the photos that could not be used, and those of people who are no strangers.
+        What was measured, the plot, the photos that could not be used, those of people who are no strangers, and
+        those that look so much like somebody enrolled that they may be no strangers either; these were used.
 
     Raises:
         UsageError: no such folder.
@@ -69,9 +75,14 @@ def calibrate_file(
     known = opened(where)
     photos = photos_of(known)
     photos.require_space(embedder.space, str(where))
-    enrolled = {canonical(name) for name in photos.people}
-    vectors, who, failed, no_strangers = _strangers(strangers, enrolled, detector, embedder, progress)
-    result = calibrate(photos.vectors, photos.labels, vectors, who, fmr=fmr, fpir=fpir)
+    enrolled = {_bare(name) for name in photos.people}
+    names, vectors, who, failed, no_strangers = _strangers(strangers, enrolled, detector, embedder, progress)
+    alike = _alike(names, vectors, photos)
+    try:
+        result = calibrate(photos.vectors, photos.labels, vectors, who, fmr=fmr, fpir=fpir)
+    except DataError as error:
+        suspect = f"; or take {alike[0].source} away, which {alike[0].reason}" if alike else ""
+        raise DataError(error.what, error.cure + suspect) from None
     gate = replace(result.gate, source=f"{time.strftime('%Y-%m-%d')}: {result.gate.source}")
     if isinstance(where, Path) and isinstance(known, Classifier):
         with locked(where), dated(where):
@@ -82,13 +93,33 @@ def calibrate_file(
         known.edit(lambda about: replace(about, gate=gate))
     plot = where.with_suffix(".calibration.png") if isinstance(where, Path) else GALLERY.parent / DATABASE_PLOT
     write_bytes(plot, plots.distances(result.genuine, result.impostor, gate.threshold))
-    return replace(result, gate=gate), plot, failed, no_strangers
+    return replace(result, gate=gate), plot, failed, no_strangers, alike
+
+
+def _bare(name: str) -> str:
+    """A name by its letters and digits alone."""
+    return "".join(c for c in unicodedata.normalize("NFKD", name).casefold() if c.isalnum())
+
+
+def _alike(names: list[str], vectors: FloatArray, photos: Embeddings) -> list[Failure]:
+    """Strangers who are as close to somebody enrolled as hardly two people are."""
+    apart = PerPerson(photos.vectors, photos.labels).distances(vectors)
+    found = []
+    for row in np.argsort(apart.min(axis=1)).tolist():
+        person = int(apart[row].argmin())
+        rate = catalogue.false_match_rate(photos.space.model, float(apart[row, person]))
+        if rate is None or rate[1] > HARDLY:
+            break
+        found.append(Failure(names[row], f"looks like {photos.people[person]} ({apart[row, person]:.2f})"))
+    return found
 
 
 def _strangers(
     folder: Path, enrolled: set[str], detector: Detector, embedder: Embedder, progress: Progress
-) -> tuple[FloatArray, StrArray, list[Failure], list[Failure]]:
-    """Vectors (m, d), whose they are (m,), what could not be used, and who is enrolled, of the photos in a folder."""
+) -> tuple[list[str], FloatArray, StrArray, list[Failure], list[Failure]]:
+    """Names (m,), vectors (m, d), whose they are (m,), what could not be used, and who is enrolled, of a folder's
+    photos."""
+    names: list[str] = []
     vectors: list[FloatArray] = []
     who: list[str] = []
     failed: list[Failure] = []
@@ -99,7 +130,7 @@ def _strangers(
     for path in progress(paths, len(paths), "strangers"):
         name = path.relative_to(folder).as_posix()
         person = name.split("/")[0]
-        if canonical(person) in enrolled:
+        if _bare(person) in enrolled:
             known.append(Failure(name, f"{person} is in the gallery: no stranger"))
             continue
         try:
@@ -110,8 +141,9 @@ def _strangers(
         if not len(found.vectors):
             failed.append(Failure(name, "no face found"))
             continue
+        names.append(name)
         vectors.append(found.vectors[0])
         who.append(person)
     if not vectors:
         raise DataError(f"not one stranger's face in {folder}", "give photos of people who are not in the gallery")
-    return np.stack(vectors), np.array(who), failed, known
+    return names, np.stack(vectors), np.array(who), failed, known

@@ -11,6 +11,7 @@ import filecmp
 import itertools
 import json
 import re
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -477,7 +478,9 @@ def rename(state: State, old: str, new: str) -> Edit:
     check_name(new)
     for other in state.clusters:
         if folded(other) == folded(new) and other != old:
-            raise UsageError(f"there is a {other} already", f"if they are one person: --merge {other} {old}")
+            raise UsageError(
+                f"there is a {other} already", f"if they are one person: --merge {shlex.join([other, old])}"
+            )
     return Edit(f"--rename {old} {new}", {}, {new: state.members(old)})
 
 

@@ -13,10 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from facerec import stores
 from facerec.artifacts import write_image
 from facerec.errors import InputError, UsageError
 from facerec.images import choose_faces, crop_face, is_image, natural_key, read_image, walk_files
 from facerec.manifests import read_manifest
+from facerec.paths import RAW
 from facerec.scratch import Tables, packed, unpacked
 from facerec.stages.common import canonical, output_names, require_apart, require_folder, require_name
 from facerec.stages.process import Item, process, require_some
@@ -80,10 +82,22 @@ def detect(
         ArtifactError: the output cannot be written.
     """
     require_folder(inputs, "make it with `facerec extract videos/`, or put photos into raw_images/NAME/")
+    if stores.is_folder(inputs / RAW):
+        raise UsageError(f"{inputs} is a whole project", f"give its photos: {inputs / RAW}")
     require_apart(inputs, output)
     if not 0 <= test_size < 1:
         raise UsageError(f"--test-size {test_size} is not between 0 and 1")
-    found = (item for person in labelled_photos(inputs) for item in assign_splits(*person, test_size, split))
+    people = labelled_photos(inputs)
+    first = next(people, ([], {}))
+    second = next(people, None)
+    if first[0] and not first[0][0].label and second is None:
+        raise UsageError(
+            f"no photo in {inputs} lies in a person's folder",
+            f"give {inputs.parent} if {inputs.name} is a person, put them into {inputs}/NAME/, or, of people unknown: "
+            f"facerec cluster {inputs}",
+        )
+    people = itertools.chain([first], [second] if second else [], people)
+    found = (item for person in people for item in assign_splits(*person, test_size, split))
     items = require_some(found, f"no photos in {inputs}", f"put them into {inputs}/NAME/, a folder a person")
     options = {
         "detector": detector.name,

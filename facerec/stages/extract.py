@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from facerec import stores
 from facerec.artifacts import move, remove, write_image, written_together
 from facerec.errors import InputError, UsageError
 from facerec.images import natural_key, sharpness, thumbnail, walk_files
-from facerec.manifests import manifest_of
+from facerec.manifests import manifest_of, read_manifest
 from facerec.paths import TEMPORARY
 from facerec.scratch import Tables, packed, unpacked
 from facerec.stages.common import canonical
@@ -44,7 +44,7 @@ def extract(
     strict: bool = False,
     progress: Progress = no_progress,
 ) -> StageReport:
-    """Takes frames out of videos.
+    """Takes frames out of videos. The frames of a video that is gone stay: it may have been deleted to make room.
 
     Args:
         inputs: videos, or folders with ``NAME.mp4`` or ``NAME/*.mp4``; NAME becomes the label. They may be in
@@ -65,7 +65,11 @@ def extract(
     if count < 1 or (every is not None and every < 1):
         raise UsageError("--count and --every take a number of 1 or more")
     known = manifest_of(output).key
-    found = (item for videos in videos_by_person(inputs, known) for item in shared_out(videos, count, every, known))
+    files = {known(top) for top in inputs if is_video(top)}
+    before = {r.input: r.label for r in read_manifest(output) if r.input in files} if files else {}
+    found = (
+        item for videos in videos_by_person(inputs, known, before) for item in shared_out(videos, count, every, known)
+    )
     items = require_some(
         found,
         f"no videos in {', '.join(map(str, inputs))}",
@@ -76,7 +80,7 @@ def extract(
     options: dict[str, Any] = {}
     return process(
         "extract", items, inputs, output, options, work,
-        jobs=jobs, cluster=cluster, together=1, force=force, strict=strict, progress=progress,
+        jobs=jobs, cluster=cluster, together=1, keep=True, force=force, strict=strict, progress=progress,
     )  # fmt: skip
 
 
@@ -136,10 +140,16 @@ def shared_out(
         yield Item(path, label, name=name, options={"every": every} if every else {"count": share})
 
 
-def videos_by_person(inputs: Sequence[Path], key: Callable[[Path], str]) -> Iterator[list[tuple[Path, str]]]:
-    """(video, label) of a person at a time, each once, in the order of the inputs and, in each, in natural order."""
+def videos_by_person(
+    inputs: Sequence[Path], key: Callable[[Path], str], before: Mapping[str, str]
+) -> Iterator[list[tuple[Path, str]]]:
+    """(video, label) of a person at a time, each once, in the order of the inputs and, in each, in natural order.
+
+    A video that is given by itself keeps the label that it got `before`, from its folder: key → label.
+    """
     with contextlib.closing(Tables(TABLES)) as tables:
         for path, label, top in labelled_videos(inputs):
+            label = before.get(key(path), label) if path == inputs[top] else label
             values = packed(label), top, natural_key(path), packed(str(path)), packed(key(path))
             tables.execute("INSERT OR IGNORE INTO videos VALUES (?, ?, ?, ?, ?)", *values)
         rows = tables.rows("SELECT label, path FROM videos ORDER BY label, top, natural, path")

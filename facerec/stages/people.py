@@ -53,7 +53,7 @@ def forget(project: Project, name: str, *, really: bool) -> list[str]:
         project.sweep()
     done = [line for spelling in spellings(name) for line in _forget(project, spelling, really=really)]
     if not done:
-        raise DataError(f"nobody called {name!r} is known here", "facerec people lists who is")
+        raise _nobody(project, name)
     for path in list(project.walk()):
         evaluated = path.is_relative_to(project.root / "evaluation") and path.suffix in (".html", ".json")
         if project.drew(path) or (evaluated and any(mentions(path, spelling) for spelling in spellings(name))):
@@ -61,6 +61,14 @@ def forget(project: Project, name: str, *, really: bool) -> list[str]:
             if really:
                 remove(path)
     return done
+
+
+def _nobody(project: Project, name: str) -> DataError:
+    """The error that nobody is called so, with who there is."""
+    known = {label for path, kind in project.arrays() for label in labels_of(path, kind)[0]}
+    known |= {r.label for m in project.manifests() for r in read_manifest(m.folder, m.path.name)} - {""}
+    there = ", ".join(sorted(known)[:10]) + (f" and {len(known) - 10} more" if len(known) > 10 else "")
+    return DataError(f"nobody called {name!r} is known here", f"known are {there}" if known else "and nobody else is")
 
 
 def _forget(project: Project, name: str, *, really: bool) -> list[str]:
@@ -187,7 +195,7 @@ def rename(project: Project, old: str, new: str, *, merge: bool = False) -> list
         if spelling != new:
             changed += _rename(project, spelling, new, merge or bool(changed))
     if not changed:
-        raise DataError(f"nobody called {old!r} is known here", "facerec people lists who is")
+        raise _nobody(project, old)
     return changed
 
 
@@ -254,6 +262,8 @@ def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
         below = real_path(source.parent).relative_to(real_path(project.root))
         parts = [new if part == old else part for part in below.parts]
         _move(source, project.root.joinpath(*parts, stem + source.suffix), moved)
+    stay = {p.parent for p in sources if not is_video(p) and p.exists() and old in p.parent.parts}
+    changed += [f"{place} stays where it is: called so, its photos are {old}'s again" for place in sorted(stay)]
     for manifest, records in manifests.items():
         if number := sum(r.label == old for r in records):
             _rewrite(manifest, records, old, new, moved)

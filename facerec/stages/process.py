@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,8 @@ from facerec.manifests import Manifest, Record, manifest_of
 from facerec.parallel import MOST, Crashed, chunked, spread, worker_name
 from facerec.scratch import Tables, packed, unpacked
 from facerec.types import Failure, Progress, StageReport, no_progress
+
+log = logging.getLogger("facerec")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ def process(
     jobs: int = 1,
     cluster: str | None = None,
     together: int = MOST,
+    keep: bool = False,
     force: bool = False,
     strict: bool = False,
     progress: Progress = no_progress,
@@ -92,6 +96,7 @@ def process(
         jobs: items treated side by side.
         cluster: where else they are treated, see `facerec.parallel.spread`.
         together: items that go to another process at once, at most.
+        keep: what was made of inputs that are gone, and say so.
         force: treat all again.
         strict: stop at the first input that fails.
         progress: shows how far it is.
@@ -123,7 +128,7 @@ def process(
         if there != stage:  # what that stage made would be taken for what is gone, and removed
             raise UsageError(f"{output} is the folder of `facerec {there}`", "choose another --output")
         _note_items(tables, items, manifest)
-        report.removed = _forget_gone(tables, manifest, {manifest.key(root) for root in roots})
+        report.removed = _forget_gone(tables, manifest, {manifest.key(root) for root in roots}, keep)
         _note_owners(tables, manifest)
         number = tables.value("SELECT count(*) FROM items")
         if manifest.records:
@@ -201,14 +206,32 @@ def _is_item(tables: Tables, key: str) -> bool:
     return tables.value("SELECT 1 FROM items WHERE key = ?", packed(key)) is not None
 
 
-def _forget_gone(tables: Tables, manifest: Manifest, tops: set[str]) -> int:
-    """Removes inputs below what was asked for that are there no more; their number."""
-    gone = 0
+def _forget_gone(tables: Tables, manifest: Manifest, tops: set[str], keep: bool) -> int:
+    """Removes inputs below what was asked for that are there no more, where nothing is to be kept; their number."""
+    gone, moved = 0, None
     for key in manifest.records:
-        if any(_is_below(key, top) for top in tops) and not _is_item(tables, key):
-            manifest.forget([key])
-            gone += 1
+        if not any(_is_below(key, top) for top in tops) or _is_item(tables, key):
+            continue
+        record = manifest.records[key]
+        left = sum(manifest.has(output["path"]) for output in record.outputs) if keep else 0
+        if left and tables.value("SELECT 1 FROM items WHERE place = ?", _place_of(record)) is None:
+            moved = _digests_of_new(tables, manifest) if moved is None else moved
+            if record.sha256 not in moved:
+                log.warning("%s is gone; its %d pictures in %s stay", key, left, manifest.folder / record.label)
+                continue
+        manifest.forget([key])
+        gone += 1
     return gone
+
+
+def _digests_of_new(tables: Tables, manifest: Manifest) -> set[str]:
+    """Of the items that are not recorded: what is gone may have been moved, or is called otherwise now."""
+    found = set()
+    for content, key in tables.rows("SELECT item, key FROM items"):
+        if unpacked(key) not in manifest.records:
+            with contextlib.suppress(OSError):
+                found.add(sha256_of(stores.folder(json.loads(content)[0])))
+    return found
 
 
 def _is_below(key: str, top: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import dataclass, field, replace
@@ -13,8 +14,9 @@ import numpy as np
 from facerec import catalogue, metrics
 from facerec.artifacts import write_bytes, write_text
 from facerec.classify import Classifier
-from facerec.errors import DataError
+from facerec.errors import ArtifactError, DataError
 from facerec.galleries.file import held, locked
+from facerec.manifests import read_manifest
 from facerec.stages.common import require_npz
 from facerec.types import Embeddings, Gate, StageReport
 
@@ -79,6 +81,8 @@ class TrainReport(StageReport):
         train: accuracy on the photos it was trained on.
         test: on the others.
         copies: of training photos among the others; left out of `test`.
+        changed: crops in `processed` that were not embedded, and such as are gone since; they do not count.
+        dropped: the gate of the earlier classifier of that name, where `facerec calibrate` had measured it.
         files: what was written.
     """
 
@@ -89,6 +93,8 @@ class TrainReport(StageReport):
     train: Score = field(default_factory=lambda: Score(0, 0, 0, 0, 0))
     test: Score = field(default_factory=lambda: Score(0, 0, 0, 0, 0))
     copies: int = 0
+    changed: tuple[int, int] = (0, 0)
+    dropped: Gate | None = None
     files: list[Path] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -101,12 +107,20 @@ class TrainReport(StageReport):
             "train": self.train.to_json(),
             "test": self.test.to_json(),
             "copies": self.copies,
+            "changed": self.changed,
+            "dropped": self.dropped and self.dropped.to_json(),
             "files": [str(f) for f in self.files],
         }
 
 
 def train(
-    inputs: Path, output: Path, *, kind: str, threshold: float | None = None, margin: float | None = None
+    inputs: Path,
+    output: Path,
+    *,
+    kind: str,
+    threshold: float | None = None,
+    margin: float | None = None,
+    processed: Path | None = None,
 ) -> TrainReport:
     """Trains a classifier on the training photos and scores it on both splits.
 
@@ -117,6 +131,7 @@ def train(
         threshold: distance up to which a face may be given a name; None for the one that the embeddings
             were calibrated to, or else the model's own.
         margin: by which everybody else must be further away; None likewise.
+        processed: the crops that were embedded, to see whether they are others now; None not to look.
 
     Raises:
         ArtifactError: no embeddings.
@@ -126,6 +141,8 @@ def train(
     require_npz(output, "classifier")
     with held(inputs) as embeddings:
         report, answers = _train(embeddings, output, kind, threshold, margin)
+        if processed is not None:
+            report.changed = not_embedded(embeddings, processed)
     report.files = [output, *_write_reports(output, report, answers)]
     report.seconds = time.perf_counter() - start
     return report
@@ -141,10 +158,13 @@ def _train(
         )
     gate = default_gate(embeddings, threshold, margin)
     classifier = Classifier.train(kind, embeddings[embeddings.splits == "train"], gate)
+    report = TrainReport("train", output, done=len(classifier.photos), people=len(classifier.photos.people))
     with locked(output):
+        with contextlib.suppress(ArtifactError):
+            before = Classifier.load(output).gate
+            report.dropped = before if before.fmr_interval and before != gate else None
         classifier.save(output)
 
-    report = TrainReport("train", output, done=len(classifier.photos), people=len(classifier.photos.people))
     report.calibrated = classifier.platt is not None
     report.gate = gate
     report.alike = within(classifier.photos, gate.threshold)
@@ -153,6 +173,13 @@ def _train(
     answers = {split: _answers(classifier, embeddings[~copies], split) for split in ("train", "test")}
     report.train, report.test = (_score(answers[split]) for split in ("train", "test"))
     return report, answers
+
+
+def not_embedded(embeddings: Embeddings, processed: Path) -> tuple[int, int]:
+    """How many crops in a folder the embeddings lack, and how many they have that are no more there."""
+    there = {str(o["path"]) for record in read_manifest(processed) for o in record.outputs}
+    known = {*embeddings.sources.tolist(), *(f.source for f in embeddings.failures)}
+    return len(there - known), len({*embeddings.sources.tolist()} - there)
 
 
 def within(photos: Embeddings, threshold: float) -> float | None:
