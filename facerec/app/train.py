@@ -9,14 +9,14 @@ import streamlit as st
 
 from facerec import runtime
 from facerec.app import toolkit
-from facerec.artifacts import make_folder, write_bytes
+from facerec.artifacts import write_bytes
 from facerec.classify import KINDS
 from facerec.embedders import DEFAULT_MARGIN
 from facerec.errors import FacerecError
 from facerec.images import encode_image, walk_files
 from facerec.paths import CLASSIFIERS, EMBEDDINGS, GALLERY, PROCESSED, RAW
 from facerec.report import Report
-from facerec.stages.common import require_name
+from facerec.stages.common import free, require_name
 from facerec.stages.detect import detect
 from facerec.stages.embed import embed
 from facerec.stages.evaluate import classifier as judge
@@ -68,25 +68,20 @@ def upload() -> None:
             return
         number = 0
         for n, image in toolkit.pictures([f for f in files if not is_video(Path(f.name))]):
-            write_bytes(free(RAW / name, Path(n).stem, ".jpg"), encode_image(image, ".jpg"))
+            write_bytes(place(RAW / name, n, ".jpg"), encode_image(image, ".jpg"))
             number += 1
         for file in toolkit.within_bounds([f for f in files if is_video(Path(f.name))], toolkit.MAX_VIDEO):
-            write_bytes(free(VIDEOS / name, Path(file.name).stem, Path(file.name).suffix.lower()), file.getvalue())
+            write_bytes(place(VIDEOS / name, file.name, Path(file.name).suffix.lower()), file.getvalue())
             number += 1
         kept.update(file.file_id for file in files)
         if number:
             st.success(toolkit.plain(f"{number} files are kept for {name}."))
 
 
-def free(folder: Path, stem: str, suffix: str) -> Path:
+def place(folder: Path, name: str, suffix: str) -> Path:
     """A path in a folder that is not taken, with a name that any system takes."""
-    make_folder(folder)
-    clean = "".join(c if c.isalnum() or c in "-_" else "_" for c in stem)[:60] or "file"
-    number, path = 1, folder / f"{clean}{suffix}"
-    while path.exists():
-        number += 1
-        path = folder / f"{clean}-{number}{suffix}"
-    return path
+    clean = "".join(c if c.isalnum() or c in "-_" else "_" for c in Path(name).stem)[:60] or "file"
+    return free(folder / f"{clean}{suffix}")
 
 
 def everything(

@@ -16,7 +16,7 @@ from facerec.draw import GREEN, ORANGE, annotate
 from facerec.embedders import DEFAULT_MARGIN
 from facerec.images import crop_face
 from facerec.quality import TO_ENROLL, Quality, assess
-from facerec.stages.common import require_name
+from facerec.stages.common import free, require_name
 from facerec.stages.detect import SIZE
 from facerec.types import Crop, Detector, Face, Image
 from facerec.video import Frame
@@ -171,7 +171,7 @@ def capture(
         problem, quality = _look(frame.image, faces)
         taken = quality is not None and guide.take(quality, frame.seconds)
         if taken:
-            path = _free(output / name, f"camera_{begun}_{len(report.photos) + 1:03d}")
+            path = free(output / name / f"camera_{begun}_{len(report.photos) + 1:03d}.jpg")
             write_image(path, frame.image)
             report.photos.append(path)
         guide.wait(frame.seconds)
@@ -198,15 +198,6 @@ def _look(image: Image, faces: list[Face]) -> tuple[str, Quality | None]:
     if not problems:
         return "", quality
     return {"too s": "come nearer", "blurr": "hold still, or more light"}.get(problems[0][:5], problems[0]), None
-
-
-def _free(folder: Path, stem: str) -> Path:
-    """A path that is not taken."""
-    path, n = folder / f"{stem}.jpg", 1
-    while path.exists():
-        n += 1
-        path = folder / f"{stem}~{n}.jpg"
-    return path
 
 
 def _mirror(image: Image, faces: list[Face], taken: bool, note: str) -> Image:

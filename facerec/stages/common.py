@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import tempfile
 import unicodedata
@@ -38,6 +39,12 @@ def require_apart(inputs: Path, output: Path) -> None:
     a, b = inputs.resolve(), output.resolve()
     if a == b or a in b.parents or b in a.parents:
         raise UsageError(f"{inputs} and {output} lie in one another", "choose another --output")
+
+
+def free(path: Path) -> Path:
+    """A path that is not taken: this one, or the first with -2, -3 … behind its name."""
+    numbered = (path.with_stem(f"{path.stem}-{n}") for n in itertools.count(2))
+    return next(p for p in itertools.chain([path], numbered) if not p.exists())
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from facerec.images import path_below
 from facerec.manifests import Manifest, Record, read_manifest
 from facerec.paths import SNAPSHOTS
 from facerec.stages import cluster as clusters
-from facerec.stages.common import folded, require_name
+from facerec.stages.common import folded, free, require_name
 from facerec.stages.project import Project, labels_of, mentions, real_path, spellings
 from facerec.types import Embeddings
 from facerec.video import is_video
@@ -354,14 +354,10 @@ def _move(source: Path, target: Path, moved: dict[Path, Path]) -> None:
     """Moves a file, beside one that has its name already; empty folders go."""
     if source in moved or source == target or not (source.is_file() or source.is_symlink()):
         return
-    number = 2
-    free = target
-    while free.exists():
-        free = target.with_name(f"{target.stem}-{number}{target.suffix}")
-        number += 1
-    free.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    shutil.move(source, free)  # perhaps through a link, to another disk
-    moved[source] = free
+    target = free(target)
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    shutil.move(source, target)  # perhaps through a link, to another disk
+    moved[source] = target
     parent = source.parent
     while not any(parent.iterdir()):
         remove(parent)
