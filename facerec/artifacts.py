@@ -360,6 +360,14 @@ def embeddings_pieces(path: Path) -> Iterator[Embeddings]:
             yield all_of
 
 
+def training_photos(path: Path) -> tuple[Space, set[str]]:
+    """The space of labelled vectors, and the digests of those to train on, without the vectors; raises likewise."""
+    cure = "make it with `facerec embed`"
+    with _opened_npz(path, "embeddings", EMBEDDINGS, cure) as (header, members):
+        digests, splits = (members[name].read(members[name].shape[0]) for name in ("digests", "splits"))
+        return Space.from_json(header["space"]), set(digests[splits == "train"].tolist())
+
+
 def load_embeddings(path: Path) -> Embeddings:
     """Reads labelled vectors.
 

@@ -171,7 +171,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard(sys.stdout)
         if code is not None:
             return code
-        print("facerec: stopped before the end, since nobody reads the output any more", file=sys.stderr)
+        try:
+            print("facerec: stopped before the end, since nobody reads the output any more", file=sys.stderr)
+        except OSError:  # with 2>&1
+            _discard(sys.stderr)
         return Exit.UNREAD
     except OSError as error:
         if _debugging():

@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import logging
 import math
-import unicodedata
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -24,7 +24,8 @@ Colour = tuple[int, int, int]
 
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-EAST_ASIAN = (  # what systems call a font of theirs that has Chinese, Japanese and Korean; Pillow knows their folders
+EAST_ASIAN = re.compile("[\u2e80-\ud7ff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
+FONTS = (  # what systems call a font of theirs that has Chinese, Japanese and Korean; Pillow knows their folders
     "NotoSansCJK-Regular.ttc",
     "wqy-microhei.ttc",
     "DroidSansFallbackFull.ttf",
@@ -38,12 +39,12 @@ log = logging.getLogger("facerec")
 
 def font(size: int, text: str = "") -> Font:
     """DejaVu Sans, which matplotlib ships, has Latin, Greek, Cyrillic and Vietnamese; else what the system has."""
-    return (any(unicodedata.east_asian_width(c) in "WF" for c in text) and _east_asian(size)) or _usual(size)
+    return (EAST_ASIAN.search(text) and _east_asian(size)) or _usual(size)
 
 
 @lru_cache(maxsize=8)
 def _east_asian(size: int) -> Font | None:
-    for name in EAST_ASIAN:
+    for name in FONTS:
         with contextlib.suppress(OSError):
             return ImageFont.truetype(name, size)
     _say_once()

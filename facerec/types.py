@@ -122,6 +122,9 @@ class Space:
         return cls(**{**data, "crop": Crop(**data["crop"])})
 
 
+ASKED = "as asked for"  # the source of a gate whose numbers were given
+
+
 @dataclass(frozen=True)
 class Gate:
     """When a face may be given a name: close enough, and clearly closer than to anybody else.
@@ -155,7 +158,7 @@ class Gate:
         if threshold is None and margin is None:
             return self
         gate = self if threshold is None else Gate(threshold, self.margin)
-        return replace(gate, margin=gate.margin if margin is None else margin, source="as asked for")
+        return replace(gate, margin=gate.margin if margin is None else margin, source=ASKED)
 
     def __str__(self) -> str:
         """For people."""

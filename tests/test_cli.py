@@ -224,10 +224,11 @@ def test_a_command_that_a_lost_reader_stops_says_so():
         cli.COMMANDS["models"].run = lambda args: [print("named", flush=True) for _ in range(100_000)]
         cli.entry()
     """
-    command = f"{sys.executable} -c '{code}' models list | true; echo ${{PIPESTATUS[0]}}"
-    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-    assert result.stdout.strip() == "141" and "stopped before the end" in result.stderr
-    assert "Traceback" not in result.stderr and "BrokenPipe" not in result.stderr
+    for errors in ("", "2>&1"):
+        command = f"{sys.executable} -c '{code}' models list {errors} | true; echo ${{PIPESTATUS[0]}}"
+        result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+        assert result.stdout.strip() == "141" and ("stopped before the end" in result.stderr) == (errors == "")
+        assert "Traceback" not in result.stderr and "BrokenPipe" not in result.stderr
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's /dev/full stands for a full disk")

@@ -435,6 +435,12 @@ def test_training_says_what_it_does_not_take_over(processed, fakes, run):
     assert "faces.npz has changed since classifiers/nearest.npz was trained" in run("predict", "raw/ana/0.png").err
     assert run("train", "--nearest", "--threshold", "0.5").err == ""
     assert "changed" not in run("predict", "raw/ana/0.png").err
+    assert run("train", "--nearest", "--gate-margin", "0.1").code == 0
+    assert "is not kept" not in run("train", "--nearest").out
+    Path("processed").rename("elsewhere")
+    save(Path("raw2/zoe/0.png"), photo(1, [COLOURS["ana"]]))
+    assert run("detect", "raw2").code == 0
+    assert "has changed" not in run("train", "--nearest", "--threshold", "0.5").err
 
 
 @pytest.mark.parametrize("name", ["unknown", "no face"])

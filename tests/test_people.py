@@ -578,6 +578,8 @@ def test_a_cluster_is_forgotten_under_its_earlier_names_too(run, fakes):
     assert run("cluster", "found").code == 0
     for edit in (["--rename", "person_001", "Anna"], ["--split", "Anna", "a0"], ["--rename", "Anna", "Bella"]):
         assert run("cluster", *edit).code == 0
+    shutil.copytree("clusters", "bare/clusters")
+    Path("bare/clusters/manifest.jsonl").unlink()
     boxes = Path("clusters/manifest.jsonl").read_text().count('"box"')
     assert run("forget", "Bella", "--yes").code == 0
     state = json.loads(Path("clusters/clusters.json").read_text())
@@ -593,6 +595,7 @@ def test_a_cluster_is_forgotten_under_its_earlier_names_too(run, fakes):
         for faces in part.values()
     )
     assert Path("clusters/manifest.jsonl").read_text().count('"box"') == boxes - 4
+    assert len(list(Path("bare/clusters/.faces").iterdir())) == 4 and len(list(Path("clusters/.faces").iterdir())) == 4
 
 
 def test_reports_go_that_are_about_a_persons_test_photos_alone(run, project):
@@ -605,6 +608,23 @@ def test_reports_go_that_are_about_a_persons_test_photos_alone(run, project):
     assert run("train", "--svm", "--threshold", "0.5").code == 0
     assert run("forget", "clea", "--yes").code == 0
     assert [p.name for p in Path("classifiers").glob("svm*")] == ["svm.npz"] and traces("clea") == []
+
+
+@pytest.mark.parametrize("name", ["an", "svm", "accuracy", "train", "report"])
+def test_a_word_of_a_report_is_nobody(run, project, name):
+    before = tree(Path())
+    answer = run("forget", name, "--yes")
+    assert answer.code == 1 and "known are ana, ben, cleo, dora" in answer.err and tree(Path()) == before
+
+
+def test_a_merge_that_was_interrupted_keeps_the_crop_of_the_photo_that_stays(run, fakes):
+    for name in ("ana", "ben"):
+        assert run("enroll", name, face("ana")).code == 0
+    (crop,) = Path("embeddings/gallery/ana").iterdir()
+    shutil.move(crop, Path("embeddings/gallery/ben") / f"{crop.stem}-2.png")  # as the first run did, and was killed
+    assert run("rename", "ana", "ben", "--merge").code == 0
+    (source,) = load_embeddings(GALLERY).sources.tolist()
+    assert (GALLERY.parent / source).is_file()
 
 
 @pytest.mark.parametrize("name", ["/", "//", ".", "..", "", "a/b", "/etc"])

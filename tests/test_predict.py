@@ -217,6 +217,19 @@ def test_what_lies_among_the_inputs_is_never_written_over(in_tmp, run, fakes, wo
     assert answer.code == 2 and "among the inputs" in answer.err and tree(in_tmp) == before
 
 
+def test_only_east_asian_names_need_another_font(caplog, monkeypatch):
+    from facerec import draw
+
+    monkeypatch.setattr(draw, "FONTS", ("no such font.ttf",))
+    for cached in (draw._east_asian, draw._say_once):
+        cached.cache_clear()
+    draw.font(31, "Anna \U0001f600 Nguy\u1ec5n \u0434\u043e\u043c")
+    assert caplog.text == ""
+    for _ in range(2):
+        draw.font(31, "\u674e\u5c0f\u9f8d")
+    assert caplog.text.count("no font here has Chinese") == 1
+
+
 def test_a_copy_is_never_written_through_a_link_to_its_original(in_tmp, run, fakes):
     save(in_tmp / "x.jpg", GROUP)
     (in_tmp / "out").mkdir()

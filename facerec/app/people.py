@@ -114,7 +114,11 @@ def add() -> None:
             )
         st.session_state["left"] = [*refused, *report.warnings]
         st.session_state["form"] += 1
-        some = counted(report.photos, "photo", "photos") if not refused else f"{report.done} of {len(held)} photos"
+        some = (
+            counted(report.photos, "photo", "photos")
+            if not refused
+            else f"{report.done + report.skipped} of {len(held)} photos"
+        )
         say_and_start_again(f"{report.name} is added: {some}.")
 
 

@@ -120,6 +120,8 @@ def outcome(trained: TrainReport, judged: Report | None, lost: list[str]) -> Non
         column.metric(f"right on {what}", value, help=str(score))
     for line in lost[:20]:
         st.warning(toolkit.plain(line))
+    if trained.dropped:
+        st.warning(f"The earlier classifier was calibrated to a {trained.dropped}: that is not kept, calibrate again.")
     if judged is None:
         st.info("No test photos: with more photos a person some are kept apart for testing.")
         return

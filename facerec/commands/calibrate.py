@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> Exit:
     if len(left_out) > 10:
         print(f"  … and {len(left_out) - 10} more", file=sys.stderr)
     for failure in alike[:5]:
-        print(f"  look: {failure.source} {failure.reason}: no stranger? Then take it away, and repeat", file=sys.stderr)
+        print(f"  look: {failure.source} {failure.reason}: if it is the same person, take it away", file=sys.stderr)
     if len(alike) > 5:
         print(f"  … and {len(alike) - 5} more", file=sys.stderr)
     done = Exit.SOME_FAILED if failed else Exit.OK

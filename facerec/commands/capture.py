@@ -58,7 +58,10 @@ def run(args: argparse.Namespace) -> Exit:
             f"capture: {len(report.photos)} photos of {args.name} ({views or 'none'}){where} ({report.seconds:.0f} s)"
         )
     if source.lost:
-        raise FacerecError(f"camera {args.camera} stopped", "plug it in again; the same command takes the rest")
+        raise FacerecError(
+            f"camera {args.camera} stopped",
+            f"plug it in again; what was taken stays: --count {max(args.count - len(report.photos), 1)} takes the rest",
+        )
     if not report.photos:
         raise FacerecError("no photo was taken", "one person in view, sharp and well lit, is needed")
     if len(report.photos) < args.count:

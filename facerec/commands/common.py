@@ -251,15 +251,16 @@ def load_names(args: argparse.Namespace) -> Classifier:
 
 def _say_if_older(path: Path, classifier: Classifier) -> None:
     """Where the project's embeddings were made after a classifier of its own, from other photos."""
-    from facerec.artifacts import load_embeddings
+    from facerec.artifacts import training_photos
     from facerec.errors import ArtifactError
 
     embeddings = paths.EMBEDDINGS
     if path.parent != CLASSIFIERS or not embeddings.is_file() or embeddings.stat().st_mtime < path.stat().st_mtime:
         return
     with contextlib.suppress(ArtifactError):
-        now = load_embeddings(embeddings)
-        if {*now.digests[now.splits == "train"]} != {*classifier.photos.digests}:
+        space, now = training_photos(embeddings)
+        trained = {*classifier.photos.digests.tolist()}
+        if space == classifier.photos.space and now & trained and now != trained:  # else it is of other embeddings
             say(f"{embeddings} has changed since {path} was trained: `facerec train` takes that over")
 
 
@@ -343,6 +344,12 @@ def bar(iterable: Iterable[T], total: int, title: str) -> Iterable[T]:
 
 def finish(report: StageReport, as_json: bool, extra: Iterable[str] = ()) -> Exit:
     """Prints what a stage did: failures to stderr, the summary (or JSON) to stdout; returns the exit code."""
+    with contextlib.suppress(BrokenPipeError):  # the work is done, whether or not anybody reads of it
+        _summarise(report, as_json, extra)
+    return Exit.SOME_FAILED if report.failed else Exit.OK
+
+
+def _summarise(report: StageReport, as_json: bool, extra: Iterable[str]) -> None:
     for failure in report.failed[:20]:
         print(f"  failed: {failure.source}: {failure.reason}", file=sys.stderr)
     if len(report.failed) > 20:
@@ -357,4 +364,3 @@ def finish(report: StageReport, as_json: bool, extra: Iterable[str] = ()) -> Exi
         print(f"{report.stage}: {', '.join(parts)} → {report.output} ({report.seconds:.1f} s)")
         for line in extra:
             print(line)
-    return Exit.SOME_FAILED if report.failed else Exit.OK

@@ -20,7 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("videos", nargs="+", type=common.folder, help="videos, or folders of videos; also URLs")
     parser.add_argument("--output", type=common.folder, default=paths.RAW, help="default: %(default)s")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--count", type=common.positive, default=50, help="frames a person (default: %(default)s)")
+    which.add_argument(
+        "--count",
+        type=common.positive,
+        default=50,
+        help="frames a person, shared among the videos given (default: %(default)s)",
+    )
     which.add_argument("--every", type=common.positive, metavar="N", help="take every N-th frame instead")
     common.add_run_arguments(parser, jobs=True)
 

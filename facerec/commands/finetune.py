@@ -49,9 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Exit:
     """Trains, exports, compares."""
     from facerec import runtime
+    from facerec.stages.common import require_folder
     from facerec.stages.finetune import finetune, judge
     from facerec.types import TrainingSettings
 
+    if args.general:
+        require_folder(args.general, "give photos of other people, a folder a person")  # now, not after the training
     cores = runtime.cpu_count()
     if not args.report:
         head = args.layers == "head"

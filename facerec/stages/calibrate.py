@@ -24,8 +24,8 @@ from facerec.stages.common import require_folder
 from facerec.types import Detector, Embedder, Embeddings, Failure, FloatArray, Progress, StrArray, no_progress
 
 DATABASE_PLOT = "database.calibration.png"
-HARDLY = 1e-4
-"""Share of pairs of different people that are as close as those who are told to the user: perhaps they are one."""
+HARDLY = 0.5
+"""Pairs of so many people of whom fewer than this many are expected to be so close: perhaps they are one person."""
 
 
 def opened(where: Where) -> Gallery | Classifier:
@@ -77,11 +77,11 @@ def calibrate_file(
     photos.require_space(embedder.space, str(where))
     enrolled = {_bare(name) for name in photos.people}
     names, vectors, who, failed, no_strangers = _strangers(strangers, enrolled, detector, embedder, progress)
-    alike = _alike(names, vectors, photos)
+    alike = _alike(names, vectors, who, photos)
     try:
         result = calibrate(photos.vectors, photos.labels, vectors, who, fmr=fmr, fpir=fpir)
     except DataError as error:
-        suspect = f"; or take {alike[0].source} away, which {alike[0].reason}" if alike else ""
+        suspect = f"; {alike[0].source} {alike[0].reason}: if it is the same person, take it away" if alike else ""
         raise DataError(error.what, error.cure + suspect) from None
     gate = replace(result.gate, source=f"{time.strftime('%Y-%m-%d')}: {result.gate.source}")
     if isinstance(where, Path) and isinstance(known, Classifier):
@@ -97,18 +97,23 @@ def calibrate_file(
 
 
 def _bare(name: str) -> str:
-    """A name by its letters and digits alone."""
-    return "".join(c for c in unicodedata.normalize("NFKD", name).casefold() if c.isalnum())
+    """A name without case, Latin accents and punctuation."""
+    text = (c for c in unicodedata.normalize("NFKD", name).casefold() if not "\u0300" <= c <= "\u036f")
+    words = "".join(c if c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in text).split()
+    return " ".join(words) or name
 
 
-def _alike(names: list[str], vectors: FloatArray, photos: Embeddings) -> list[Failure]:
-    """Strangers who are as close to somebody enrolled as hardly two people are."""
+def _alike(names: list[str], vectors: FloatArray, who: StrArray, photos: Embeddings) -> list[Failure]:
+    """Strangers who are closer to somebody enrolled than of so many pairs of people any are likely to be."""
+    if not len(photos):
+        return []
+    pairs = len(photos.people) * len(np.unique(who))
     apart = PerPerson(photos.vectors, photos.labels).distances(vectors)
     found = []
     for row in np.argsort(apart.min(axis=1)).tolist():
         person = int(apart[row].argmin())
         rate = catalogue.false_match_rate(photos.space.model, float(apart[row, person]))
-        if rate is None or rate[1] > HARDLY:
+        if rate is None or rate[1] * pairs > HARDLY:
             break
         found.append(Failure(names[row], f"looks like {photos.people[person]} ({apart[row, person]:.2f})"))
     return found

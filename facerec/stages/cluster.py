@@ -412,6 +412,8 @@ def forget(output: Path, name: str) -> list[str]:
         called = {name, *(n for n in called - state.clusters.keys() if not NUMBERED.fullmatch(n))}
         state.edits = [rest for edit in state.edits if (rest := _without(edit, called, theirs)).after]
         crops = {found.crop for found in gone}
+        for crop in crops:
+            remove(output / FACES / crop)
         with Manifest(output) as manifest:
             for record in list(read_manifest(output)):
                 kept = [o for o in record.outputs if Path(o["path"]).name not in crops]

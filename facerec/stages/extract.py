@@ -50,7 +50,7 @@ def extract(
         inputs: videos, or folders with ``NAME.mp4`` or ``NAME/*.mp4``; NAME becomes the label. They may be in
             a store, as the output may.
         output: usually raw_images/; frames go to ``NAME/STEM_FRAME.jpg``, time stamps to the manifest.
-        count: frames a person, shared among the person's videos.
+        count: frames a person, shared among the person's videos that are given.
         every: take every N-th frame instead.
         jobs: videos decoded side by side.
         cluster: where else they are decoded, see `facerec.parallel.spread`.

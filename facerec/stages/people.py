@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -27,7 +29,9 @@ from facerec.stages.project import Project, labels_of, mentions, real_path, spel
 from facerec.types import Embeddings
 from facerec.video import is_video
 
-REPORTS = (".report.txt", ".report.json", ".confusion.png")
+REPORT = ".report.json"
+REPORTS = (".report.txt", REPORT, ".confusion.png")
+SUMS = {"accuracy", "micro avg", "macro avg", "weighted avg"}  # of scikit-learn's reports, beside the people
 
 
 def forget(project: Project, name: str, *, really: bool) -> list[str]:
@@ -65,10 +69,15 @@ def forget(project: Project, name: str, *, really: bool) -> list[str]:
 
 def _nobody(project: Project, name: str) -> DataError:
     """The error that nobody is called so, with who there is."""
-    known = {label for path, kind in project.arrays() for label in labels_of(path, kind)[0]}
-    known |= {r.label for m in project.manifests() for r in read_manifest(m.folder, m.path.name)} - {""}
+    known = {label for path, kind in project.arrays() for labels in labels_of(path, kind) for label in labels}
+    known |= {r.label for m in project.manifests() for r in read_manifest(m.folder, m.path.name)}
+    known |= {n for path in project.walk() if path.name == clusters.STATE for n in clusters.names(path.parent)}
+    known -= {""}
     there = ", ".join(sorted(known)[:10]) + (f" and {len(known) - 10} more" if len(known) > 10 else "")
-    return DataError(f"nobody called {name!r} is known here", f"known are {there}" if known else "and nobody else is")
+    cure = f"known are {there}" if known else "nor anybody else"
+    if project.database:
+        cure += f"; who is in {project.database}, `facerec people` lists"
+    return DataError(f"nobody called {name!r} is known here", cure)
 
 
 def _forget(project: Project, name: str, *, really: bool) -> list[str]:
@@ -87,7 +96,8 @@ def _forget(project: Project, name: str, *, really: bool) -> list[str]:
         if really:
             photos = clusters.forget(folder, name)
             where = ", ".join(photos)
-            done.append(f"their photos stay, and `facerec cluster` leaves these faces out without --force: {where}")
+            more = ", and `facerec cluster` leaves these faces out without --force" if folder.exists() else ""
+            done.append(f"their photos stay{more}: {where}")
     videos = []
     for manifest in list(project.manifests()):
         folder = manifest.folder
@@ -142,9 +152,10 @@ def _forget(project: Project, name: str, *, really: bool) -> list[str]:
 
 def _reports(classifier: Path, name: str) -> list[Path]:
     """What `facerec train` wrote beside a classifier, where it is about a person: perhaps with test photos only."""
-    there = [path for suffix in REPORTS if (path := classifier.with_suffix(suffix)).exists()]
-    known = any(name in labels for labels in labels_of(classifier, "classifier"))
-    return there if known or any(mentions(path, name) for path in there) else []
+    about = {label for labels in labels_of(classifier, "classifier") for label in labels}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        about |= json.loads(classifier.with_suffix(REPORT).read_text())["people"].keys() - SUMS
+    return [path for suffix in REPORTS if name in about and (path := classifier.with_suffix(suffix)).exists()]
 
 
 def erase(project: Project, name: str) -> tuple[list[str], list[str]]:
@@ -256,7 +267,7 @@ def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
         if not source.exists():
             continue
         if project.is_elsewhere(source):
-            changed.append(f"{source} stays where it is: called so, its frames are {old}'s again")
+            changed.append(f"{source} stays where it is: with its folder extracted again, its frames are {old}'s")
             continue
         stem = new if source.stem == old else source.stem  # a video's name, or its folder's, is a label
         below = real_path(source.parent).relative_to(real_path(project.root))
@@ -280,7 +291,7 @@ def _rename(project: Project, old: str, new: str, merge: bool) -> list[str]:
                 rows = _renamed(edit.rows, old, new, moved, bases)
                 double = enrolled_twice(rows, new)
                 edit.rows = rows[~double]
-            for source in rows.sources[double].tolist():
+            for source in {*rows.sources[double].tolist()} - {*rows.sources[~double].tolist()}:
                 if (crop := path_below(source, [path.parent])) is not None:
                     remove(crop)
         else:

@@ -128,7 +128,9 @@ def process(
         if there != stage:  # what that stage made would be taken for what is gone, and removed
             raise UsageError(f"{output} is the folder of `facerec {there}`", "choose another --output")
         _note_items(tables, items, manifest)
-        report.removed = _forget_gone(tables, manifest, {manifest.key(root) for root in roots}, keep)
+        tops = {manifest.key(root) for root in roots}
+        if not keep:
+            report.removed = _forget_gone(tables, manifest, tops)
         _note_owners(tables, manifest)
         number = tables.value("SELECT count(*) FROM items")
         if manifest.records:
@@ -176,6 +178,8 @@ def process(
         finally:
             if cluster or processes:  # one that died, or was stopped, left what it had not finished
                 manifest.sweep()
+        if keep:
+            report.removed = _forget_gone(tables, manifest, tops, keep=True)
     report.failed.sort(key=lambda failure: natural_key(failure.source))
     report.seconds = time.perf_counter() - start
     return report
@@ -206,32 +210,24 @@ def _is_item(tables: Tables, key: str) -> bool:
     return tables.value("SELECT 1 FROM items WHERE key = ?", packed(key)) is not None
 
 
-def _forget_gone(tables: Tables, manifest: Manifest, tops: set[str], keep: bool) -> int:
-    """Removes inputs below what was asked for that are there no more, where nothing is to be kept; their number."""
-    gone, moved = 0, None
+def _forget_gone(tables: Tables, manifest: Manifest, tops: set[str], keep: bool = False) -> int:
+    """Removes inputs below what was asked for that are there no more; their number.
+
+    To `keep` what was made of them, only those of which nothing is left, or that are called otherwise now.
+    """
+    gone, there = 0, None
     for key in manifest.records:
         if not any(_is_below(key, top) for top in tops) or _is_item(tables, key):
             continue
         record = manifest.records[key]
-        left = sum(manifest.has(output["path"]) for output in record.outputs) if keep else 0
-        if left and tables.value("SELECT 1 FROM items WHERE place = ?", _place_of(record)) is None:
-            moved = _digests_of_new(tables, manifest) if moved is None else moved
-            if record.sha256 not in moved:
+        if keep and (left := sum(manifest.has(output["path"]) for output in record.outputs)):
+            there = there or {manifest.records[k].sha256 for k in manifest.records if _is_item(tables, k)}
+            if record.sha256 not in there:
                 log.warning("%s is gone; its %d pictures in %s stay", key, left, manifest.folder / record.label)
                 continue
         manifest.forget([key])
         gone += 1
     return gone
-
-
-def _digests_of_new(tables: Tables, manifest: Manifest) -> set[str]:
-    """Of the items that are not recorded: what is gone may have been moved, or is called otherwise now."""
-    found = set()
-    for content, key in tables.rows("SELECT item, key FROM items"):
-        if unpacked(key) not in manifest.records:
-            with contextlib.suppress(OSError):
-                found.add(sha256_of(stores.folder(json.loads(content)[0])))
-    return found
 
 
 def _is_below(key: str, top: str) -> bool:

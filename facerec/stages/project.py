@@ -182,12 +182,12 @@ class Project:
         if not _is_inside(name):
             return
         split = (f"{top}/{split}" for top in ("raw_images", "processed") for split in SPLITS)
-        for top in ("videos", "raw_images", *split):
-            folder = self.root / top / name
+        galleries = {self.gallery, *(path for path, kind in self.arrays() if kind == "embeddings")}
+        tops = [self.root / top for top in ("videos", "raw_images", *split)]
+        for folder in (top / name for top in [*tops, *(path.with_suffix("") for path in galleries)]):
             if name not in SPLITS or not any(path.is_dir() for path in folder.glob("*")):  # else it is many people's
                 yield folder
-        for gallery in {self.gallery, *(path for path, kind in self.arrays() if kind == "embeddings")}:
-            yield gallery.with_suffix("") / name
+        for gallery in galleries:
             if gallery.is_file():  # what was exported keeps the folders that it was enrolled in
                 tops = {source.partition("/")[0] for source in load_embeddings(gallery).sources.tolist()}
                 yield from (gallery.parent / top / name for top in tops if _is_inside(top))

@@ -18,7 +18,7 @@ from facerec.errors import ArtifactError, DataError
 from facerec.galleries.file import held, locked
 from facerec.manifests import read_manifest
 from facerec.stages.common import require_npz
-from facerec.types import Embeddings, Gate, StageReport
+from facerec.types import ASKED, Embeddings, Gate, StageReport
 
 UNKNOWN, NO_FACE = "unknown", "no face"
 FEW = 5
@@ -162,7 +162,8 @@ def _train(
     with locked(output):
         with contextlib.suppress(ArtifactError):
             before = Classifier.load(output).gate
-            report.dropped = before if before.fmr_interval and before != gate else None
+            measured = before.fmr_interval is not None and before.source != ASKED
+            report.dropped = before if measured and gate.fmr_interval is None else None
         classifier.save(output)
 
     report.calibrated = classifier.platt is not None
@@ -176,10 +177,16 @@ def _train(
 
 
 def not_embedded(embeddings: Embeddings, processed: Path) -> tuple[int, int]:
-    """How many crops in a folder the embeddings lack, and how many they have that are no more there."""
+    """How many crops in a folder the embeddings lack, and how many they have that are no more there.
+
+    None, where nothing of the folder was embedded: they are of another one.
+    """
     there = {str(o["path"]) for record in read_manifest(processed) for o in record.outputs}
-    known = {*embeddings.sources.tolist(), *(f.source for f in embeddings.failures)}
-    return len(there - known), len({*embeddings.sources.tolist()} - there)
+    known, sources = {f.source for f in embeddings.failures}, {*embeddings.sources.tolist()}
+    if not there & sources:
+        return 0, 0
+    new = sum((processed / path).is_file() for path in there - known - sources)
+    return new, len(sources - there)
 
 
 def within(photos: Embeddings, threshold: float) -> float | None:
