@@ -183,8 +183,9 @@ class Project:
             return
         split = (f"{top}/{split}" for top in ("raw_images", "processed") for split in SPLITS)
         galleries = {self.gallery, *(path for path, kind in self.arrays() if kind == "embeddings")}
-        tops = [self.root / top for top in ("videos", "raw_images", *split)]
-        for folder in (top / name for top in [*tops, *(path.with_suffix("") for path in galleries)]):
+        places = [self.root / top for top in ("videos", "raw_images", *split)]
+        places += [path.with_suffix("") for path in galleries]
+        for folder in (place / name for place in places):
             if name not in SPLITS or not any(path.is_dir() for path in folder.glob("*")):  # else it is many people's
                 yield folder
         for gallery in galleries:
