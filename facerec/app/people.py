@@ -104,7 +104,7 @@ def add() -> None:
                 st.error(toolkit.plain(str(error)))
                 return
         refused = [f"{held[failure.source]} is refused: {failure.reason}" for failure in report.failed]
-        if not report.done + report.skipped:
+        if not (taken := report.done + report.skipped):
             for line in refused:
                 st.warning(toolkit.plain(line))
             return
@@ -114,11 +114,7 @@ def add() -> None:
             )
         st.session_state["left"] = [*refused, *report.warnings]
         st.session_state["form"] += 1
-        some = (
-            counted(report.photos, "photo", "photos")
-            if not refused
-            else f"{report.done + report.skipped} of {len(held)} photos"
-        )
+        some = f"{taken} of {len(held)} photos" if refused else counted(report.photos, "photo", "photos")
         say_and_start_again(f"{report.name} is added: {some}.")
 
 

@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> Exit:
         raise UsageError(f"{args.output} is no .png or .jpg", "choose another --output")
     embeddings = gallery.load()
     threshold = default_gate(embeddings, args.threshold).threshold
-    findings = audit(_with_originals(embeddings, args.processed), threshold, args.photos)
+    named = _with_originals(embeddings, args.processed)
+    findings = audit(named, threshold, args.photos)
     missing = _draw(findings, embeddings, lambda source: picture(source, gallery, args.processed), args.output)
     drawn = missing is not None
     if args.json:
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> Exit:
         }
         common.print_json(report)
         return Exit.OK
-    _print(findings, _with_originals(embeddings, args.processed))
+    _print(findings, named)
     count = f"{len(findings)} finding{'' if len(findings) == 1 else 's'}"
     print(f"audit: {count} in {len(embeddings)} photos of {len(embeddings.people)} people ({gallery})")
     if any(finding.kind == KINDS[0] for finding in findings):
