@@ -163,10 +163,12 @@ def contact_sheet(
     columns = max(min(columns, len(tiles)), 1)
     rows = -(-len(tiles) // columns)
     bar, gap, head = 22, 6, 36 if title else 0
-    sheet = Pillow.new("RGB", (columns * (width + gap) + gap, rows * (height + bar + gap) + gap + head), "white")
+    letters = font(16, title)
+    wide = max(columns * (width + gap) + gap, math.ceil(letters.getlength(title)) + 2 * gap)
+    sheet = Pillow.new("RGB", (wide, rows * (height + bar + gap) + gap + head), "white")
     pen = ImageDraw.Draw(sheet)
     if title:
-        pen.text((gap, 8), title, fill="black", font=font(16, title))
+        pen.text((gap, 8), title, fill="black", font=letters)
     for i, (image, text, colour) in enumerate(tiles):
         x = gap + i % columns * (width + gap)
         y = head + gap + i // columns * (height + bar + gap)
@@ -175,7 +177,8 @@ def contact_sheet(
         sheet.paste(Pillow.fromarray(small), at)
         pen.rectangle((x, y + height, x + width, y + height + bar), fill=colour)
         letters = font(12, text)
-        while text and pen.textlength(text, font=letters) > width - 6:
-            text = text[:-2] + "…"
+        end = text[-8:]  # tells photos of one name apart
+        while len(text) > len(end) + 2 and pen.textlength(text, font=letters) > width - 6:
+            text = f"{text[: -len(end) - 2]}…{end}"
         pen.text((x + 3, y + height + 3), text, fill=WHITE, font=letters)
     return np.asarray(sheet)

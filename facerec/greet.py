@@ -1,4 +1,4 @@
-"""Welcomes people by name: a voice where one is installed, else the terminal's bell."""
+"""Welcomes people by name: a voice where one is installed, else the terminal and its bell."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Greeter:
         while True:
             words = f"Hello {self._names.get()}"
             if self._voice is None:
-                sys.stderr.write("\a")
+                sys.stderr.write(f"\a{words}\n")
                 sys.stderr.flush()
                 continue
             command = [*self._voice, words] if self._voice[-1] == "--" else list(self._voice)

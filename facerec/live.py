@@ -105,7 +105,7 @@ def live(
                 if desk or writer:
                     rate = report.frames / max(time.perf_counter() - start, 1e-9)
                     status = f"{rate:.1f} frames/s   {latency * 1000:.0f} ms   h: help"
-                    note = (desk.text if desk else "") or status
+                    note = desk.text or status if desk else ""
                     picture = annotate(frame.image, [mark(track) for track in tracks], note=note)
                     if writer:
                         writer.write(picture, frame.seconds)

@@ -5,6 +5,7 @@ from pathlib import Path
 RAW, PROCESSED = Path("raw_images"), Path("processed")
 EMBEDDINGS, CLASSIFIERS = Path("embeddings/faces.npz"), Path("classifiers")
 GALLERY = Path("embeddings/gallery.npz")
+CLUSTERED, NOISE, SHEET = "clusters.json", "noise", "contact_sheet.png"  # in a folder of `facerec cluster`
 FINETUNED, SNAPSHOTS = Path("finetuned"), Path("snapshots")
 
 TEMPORARY = ".facerec-tmp-"

@@ -30,10 +30,20 @@ class Found:
 
 def find_and_embed(image: Image, detector: Detector, embedder: Embedder, choice: FaceChoice) -> Found:
     """The chosen faces of an RGB image, most confident first, with their crops and vectors."""
-    faces = choose_faces(detector.detect(image), choice, image.shape)
+    return embed_faces(image, choose_faces(detector.detect(image), choice, image.shape), embedder)
+
+
+def embed_faces(image: Image, faces: list[Face], embedder: Embedder) -> Found:
+    """Faces of an RGB image, with their crops and vectors."""
     size = embedder.input_size
     crops = stack_crops([crop_face(image, face, embedder.space.crop, size) for face in faces], size)
     return Found(faces, crops, embedder.embed(crops))
+
+
+def from_the_left(found: Found) -> Found:
+    """The same, the leftmost face first: as ``facerec enroll --face`` counts them."""
+    order = sorted(range(len(found.faces)), key=lambda i: found.faces[i].box[0])
+    return Found([found.faces[i] for i in order], found.crops[order], found.vectors[order])
 
 
 @dataclass(frozen=True)

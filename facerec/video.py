@@ -73,6 +73,8 @@ class Video:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.is_dir():
+            raise InputError("a folder, not a video", "give a video in it")
         if not path.is_file():
             raise InputError("there is no such file", "check the path")
         try:

@@ -199,7 +199,7 @@ def clusters(output="clusters"):
         ("--rename person_001 ../away", "cannot be a folder"),
         ("--rename person_001 .hidden", "cannot be a folder"),
         ("--rename person_001 noise", "is not a person"),
-        ("--rename noise Ana", "there is no cluster 'noise'"),
+        ("--rename noise Ana", "noise is not a person — take faces out of it first"),
         ("--merge person_001", "two clusters or more"),
         ("--merge person_001 nobody", "there is no cluster 'nobody'"),
         ("--split person_001 c", "there is no c in person_001"),
@@ -300,6 +300,14 @@ def test_what_is_not_ours_stays_whoever_is_forgotten(album, run):
     assert {path: (album / path).read_bytes() for path in mine} == kept
     left = {p.relative_to(album).as_posix() for p in (album / "clusters").rglob("*") if p.is_file()}
     assert left == mine and (album / "clusters/empty").is_dir()
+
+
+def test_clusters_are_photos_to_detect_without_the_noise_and_the_sheet(album, run):
+    assert run("cluster", "album", "--threshold", "0.4").code == 0
+    report = json.loads(run("detect", "clusters", "--output", "processed", "--json").out)
+    people = {p.name for p in (album / "processed/train").iterdir()}
+    assert report["failed"] == [] and people == {"person_001", "person_002", "person_003"}
+    assert "at least four people" in run("evaluate", "pairs", "clusters").err
 
 
 def test_a_crop_that_leads_out_of_the_folder_is_damage(album, run):

@@ -95,6 +95,20 @@ def test_force_and_a_choice_overrule_the_refusal(run, fakes):
     assert json.loads(answer.out)["faces"][0]["name"] == "ben"
 
 
+def test_explain_counts_faces_as_enroll_does_and_what_is_taken_is_said(run, fakes):
+    two = np.kron(photo(3, [COLOURS["ana"], COLOURS["ben"]]), np.ones((2, 2, 1), np.uint8))
+    save(Path("two.png"), two)
+    answer = run("enroll", "second", "two.png", "--face", "2")
+    assert answer.code == 0 and "look: of two.png face 2 of 2 from the left, at (" in answer.err
+    assert run("enroll", "cleo", face("cleo")).code == 0
+    for picture in (two, np.ascontiguousarray(two[:, ::-1])):
+        save(Path("two.png"), picture)
+        left, right = json.loads(run("explain", "two.png", "--json").out)["faces"]
+        assert left["box"][0] < right["box"][0] and {left["name"], right["name"]} == {"second", None}
+    assert left["name"] == "second", "mirrored"
+    assert "2 faces are about as large; the largest, at" in run("verify", "two.png", face("cleo")).err
+
+
 def test_a_bad_photo_among_good_ones_is_reported_and_the_others_go_in(run, fakes):
     Path("in").mkdir()
     Path("in/text.jpg").write_text("no picture")

@@ -474,7 +474,7 @@ def test_without_a_voice_the_bell_rings(monkeypatch, capsys):
     greeter = Greeter()
     greeter.see({"ana"}, 0.0)
     deadline = time.monotonic() + 10
-    while capsys.readouterr().err != "\a":
+    while capsys.readouterr().err != "\aHello ana\n":
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert greeter.voice == "the terminal's bell"

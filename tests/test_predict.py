@@ -217,6 +217,13 @@ def test_what_lies_among_the_inputs_is_never_written_over(in_tmp, run, fakes, wo
     assert answer.code == 2 and "among the inputs" in answer.err and tree(in_tmp) == before
 
 
+def test_a_narrow_sheet_has_room_for_its_title_and_captions_keep_their_ends():
+    tile = np.zeros((9, 9, 3), np.uint8)
+    assert contact_sheet([(tile, "", (0, 0, 0))], title="x" * 60).shape[1] > 400
+    many = [contact_sheet([(tile, f"a very long name of somebody~{n}", (0, 0, 0))]) for n in (1, 1, 2)]
+    assert (many[0] == many[1]).all() and (many[0] != many[2]).any()
+
+
 def test_only_east_asian_names_need_another_font(caplog, monkeypatch):
     from facerec import draw
 

@@ -14,7 +14,7 @@ from facerec.errors import Exit, FacerecError, InputError
 if TYPE_CHECKING:
     from facerec.quality import Quality
 
-HELP = "why a face has this name, or none: its quality, and the three nearest people side by side"
+HELP = "why faces, from the left, have these names, or none: quality, and the three nearest people side by side"
 EXAMPLES = """\
 facerec explain img.jpg                     → explained/img.png
 facerec explain img.jpg --gallery embeddings/gallery.npz --json"""
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> Exit:
     from facerec.galleries import picture as crop_of
     from facerec.images import read_image
     from facerec.quality import assess
-    from facerec.recognizer import find_and_embed
+    from facerec.recognizer import find_and_embed, from_the_left
     from facerec.stages.common import copies_of
     from facerec.stages.explain import side_by_side
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> Exit:
         raise FacerecError(f"{args.image}: {error.what}", error.cure) from None
     recognizer = common.make_recognizer(args, args.faces)
     classifier = recognizer.classifier
-    found = find_and_embed(image, recognizer.detector, recognizer.embedder, args.faces)
+    found = from_the_left(find_and_embed(image, recognizer.detector, recognizer.embedder, args.faces))
     predictions = recognizer.decide(found)
     qualities = [assess(face, crop) for face, crop in zip(found.faces, found.crops, strict=True)]
     if predictions:

@@ -11,6 +11,7 @@ from facerec.commands import common
 from facerec.embedders import DEFAULT_MARGIN
 from facerec.errors import ArtifactError, DataError, Exit, FacerecError, InputError
 
+NEARLY = 0.5  # of the largest face's size, from which on another is told of
 HELP = "two photos: is the largest face of each the same person, and how sure is that"
 EXAMPLES = """\
 facerec verify a.jpg b.jpg
@@ -39,10 +40,10 @@ def run(args: argparse.Namespace) -> Exit:
     from facerec import catalogue, runtime
     from facerec.embedders import load_embedder
     from facerec.galleries import open_gallery
-    from facerec.images import read_image
+    from facerec.images import choose_faces, read_image
     from facerec.metrics import distance
     from facerec.quality import TO_NAME, assess
-    from facerec.recognizer import find_and_embed
+    from facerec.recognizer import embed_faces
     from facerec.types import Crop
 
     gate, crop, flip = catalogue.entry(args.model).gate, Crop(DEFAULT_MARGIN), False
@@ -67,11 +68,16 @@ def run(args: argparse.Namespace) -> Exit:
     found, poor = [], False
     for path in args.photos:
         try:
-            faces = find_and_embed(read_image(path), detector, embedder, "largest")
+            image = read_image(path)
+            every = detector.detect(image)
+            faces = embed_faces(image, choose_faces(every, "largest", image.shape), embedder)
             if not faces.faces:
                 raise InputError("no face found", "give a photo that shows the face larger or from the front")
         except InputError as error:
             raise FacerecError(f"{path}: {error.what}", error.cure) from None
+        x, y, *_ = faces.faces[0].box
+        if (large := sum(face.size > NEARLY * faces.faces[0].size for face in every)) > 1:
+            common.say(f"{path}: {large} faces are about as large; the largest, at ({x:.0f}, {y:.0f}), is compared")
         if problems := assess(faces.faces[0], faces.crops[0]).problems(TO_NAME):
             print(f"facerec: {path}: {'; '.join(problems)}", file=sys.stderr)
             poor = True

@@ -24,8 +24,9 @@ from facerec.stages.common import require_folder
 from facerec.types import Detector, Embedder, Embeddings, Failure, FloatArray, Progress, StrArray, no_progress
 
 DATABASE_PLOT = "database.calibration.png"
-HARDLY = 0.5
-"""Pairs of so many people of whom fewer than this many are expected to be so close: perhaps they are one person."""
+HARDLY, ANY = 1e-4, 0.5
+"""Share of pairs of people, and how many of all pairs here, that are expected to be as close as those whom the user is
+told of: perhaps they are one person."""
 
 
 def opened(where: Where) -> Gallery | Classifier:
@@ -113,7 +114,7 @@ def _alike(names: list[str], vectors: FloatArray, who: StrArray, photos: Embeddi
     for row in np.argsort(apart.min(axis=1)).tolist():
         person = int(apart[row].argmin())
         rate = catalogue.false_match_rate(photos.space.model, float(apart[row, person]))
-        if rate is None or rate[1] * pairs > HARDLY:
+        if rate is None or rate[1] > min(HARDLY, ANY / pairs):
             break
         found.append(Failure(names[row], f"looks like {photos.people[person]} ({apart[row, person]:.2f})"))
     return found

@@ -30,15 +30,15 @@ from facerec.galleries.file import locked
 from facerec.grouping import group, halves
 from facerec.images import find_images, natural_key, read_image
 from facerec.manifests import MANIFEST, Manifest, read_manifest
+from facerec.paths import CLUSTERED, NOISE, SHEET
 from facerec.stages.common import canonical, folded, output_names, require_apart, require_folder
 from facerec.stages.detect import cut_faces
 from facerec.stages.embed import embed
 from facerec.stages.process import Item, process
 from facerec.types import Detector, Embedder, FaceChoice, Progress, StageReport, no_progress
 
-STATE, SHEET = "clusters.json", "contact_sheet.png"
+STATE = CLUSTERED
 FACES, VECTORS = ".faces", ".faces.npz"
-NOISE = "noise"
 NUMBERED = re.compile(r"person_(\d+)")  # a cluster's name before a user gives it one: in each folder somebody else
 FORMAT = 1
 MAX_FACES = 20_000  # their distances take 3.2 GB: 1.6 GB, and once more inside the linkage
@@ -168,6 +168,8 @@ class State:
 
     def require(self, name: str) -> None:
         """Raises where there is no cluster of that name."""
+        if name == NOISE:
+            raise UsageError(f"{NOISE} is not a person", f"take faces out of it first: --split {NOISE} FACE …")
         if name not in self.clusters:
             there = list(self.clusters)
             more = f" and {len(there) - 10} more" if len(there) > 10 else ""
@@ -604,7 +606,8 @@ def _sheet(output: Path, state: State) -> npt.NDArray[np.uint8]:
     for name, faces in rows:
         colour = ORANGE if name == NOISE else GREEN if name in mine else BLUE
         picked = np.unique(np.linspace(0, len(faces) - 1, min(columns, len(faces))).round().astype(int))
-        tiles.append((blank, f"{name}: {len(faces)}", colour))
+        some = f"{len(picked)} of " if len(picked) < len(faces) else ""
+        tiles.append((blank, f"{name}: {some}{len(faces)}", colour))
         tiles += [(read_image(output / FACES / faces[i].crop), Path(faces[i].crop).stem, colour) for i in picked]
         tiles += [(blank, "", WHITE)] * (columns - len(picked))
     total = sum(len(faces) for faces in state.clusters.values())

@@ -29,9 +29,9 @@ def require_folder(folder: Path, cure: str) -> None:
 def require_npz(output: Path, kind: str) -> None:
     """Raises where a file of arrays would get another suffix, or take the place of one of another kind."""
     if output.suffix != ".npz":
-        raise UsageError(f"{output} does not end in .npz", "choose another --output")
+        raise UsageError(f"{output} does not end in .npz", "choose another file")
     if (there := npz_kind(output)) not in ("", kind):
-        raise UsageError(f"{output} holds {there}, which would be lost", "choose another --output")
+        raise UsageError(f"{output} holds {there}, which would be lost", "choose another file")
 
 
 def require_apart(inputs: Path, output: Path) -> None:

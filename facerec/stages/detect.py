@@ -18,7 +18,7 @@ from facerec.artifacts import write_image
 from facerec.errors import InputError, UsageError
 from facerec.images import choose_faces, crop_face, is_image, natural_key, read_image, walk_files
 from facerec.manifests import read_manifest
-from facerec.paths import RAW
+from facerec.paths import CLUSTERED, NOISE, RAW, SHEET
 from facerec.scratch import Tables, packed, unpacked
 from facerec.stages.common import canonical, output_names, require_apart, require_folder, require_name
 from facerec.stages.process import Item, process, require_some
@@ -164,8 +164,11 @@ def labelled_photos(inputs: Path) -> Iterator[tuple[list[Item], Times]]:
     with contextlib.closing(Tables(TABLES)) as tables:
         tops: set[str] = set()
         deepest = 0
+        clustered = stores.is_file(inputs / CLUSTERED)  # whose noise is nobody, and whose sheet is no photo
         for path in walk_files(inputs, is_image):
             *folders, _ = parts = path.relative_to(inputs).parts
+            if clustered and parts[0] in (NOISE, SHEET):
+                continue
             top, second = map(canonical, [*folders, "", ""][:2])
             if tops <= _GIVEN_SPLITS.keys():  # otherwise it doesn't matter
                 tops.update(folders[:1])

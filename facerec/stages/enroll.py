@@ -80,9 +80,12 @@ def enroll(
     if gallery.exists():
         gallery.about().require_space(embedder.space, str(gallery))
     taken: list[tuple[str, Image, Quality]] = []
+    chosen: list[str] = []
     for photo in photos:
         try:
-            taken.append((photo.stem, *_pick(read_image(photo), detector, embedder, face, force)))
+            crop, quality, which = _pick(read_image(photo), detector, embedder, face, force)
+            taken.append((photo.stem, crop, quality))
+            chosen += [f"of {photo.name} {which} was taken"] if which else []
         except InputError as error:
             report.failed.append(Failure(str(photo), str(error), name))
     if taken:
@@ -94,7 +97,7 @@ def enroll(
     if gallery.exists():
         now = names_of(gallery, gate=gate or Gate(0.0))
         report.photos, report.people = len(now.photos_of(name)), len(now.people)
-        report.warnings = [
+        report.warnings = chosen + [
             f"there is {other} too, who is called the same but for upper and lower case: {_together(other, name)}"
             for other in now.people
             if other != name and folded(other) == folded(name)
@@ -139,8 +142,8 @@ def gallery_rows(
 
 def _pick(
     image: Image, detector: Detector, embedder: Embedder, number: int | None, force: bool
-) -> tuple[Image, Quality]:
-    """The crop of the face to enrol; raises `InputError` with the reason where there is no such face."""
+) -> tuple[Image, Quality, str]:
+    """The crop of the face to enrol, and, of several, which it is; raises `InputError` where there is no such face."""
     faces = sorted(detector.detect(image), key=lambda f: f.box[0])
     if not faces:
         raise InputError("no face found", "give a photo that shows the face larger or from the front")
@@ -158,12 +161,16 @@ def _pick(
         chosen = clear[0] if len(clear) == 1 else largest
     if not force and (problems := qualities[chosen].problems(TO_ENROLL)):
         raise InputError("; ".join(problems), "give a better photo, or take it all the same with --force")
-    return crops[chosen], qualities[chosen]
+    which = f"face {chosen + 1} of {len(faces)} from the left, {_placed(faces[chosen])}," if len(faces) > 1 else ""
+    return crops[chosen], qualities[chosen], which
 
 
 def _listed(faces: list[Face]) -> str:
-    places = (f"{i} at ({f.box[0]:.0f}, {f.box[1]:.0f}), {f.size:.0f} px" for i, f in enumerate(faces, start=1))
-    return f"face {', '.join(places)}"
+    return f"face {', '.join(f'{i} {_placed(f)}' for i, f in enumerate(faces, start=1))}"
+
+
+def _placed(face: Face) -> str:
+    return f"at ({face.box[0]:.0f}, {face.box[1]:.0f}), {face.size:.0f} px"
 
 
 def _together(who: str, name: str) -> str:

@@ -16,7 +16,7 @@ from facerec import plots, protocols
 from facerec.artifacts import load_embeddings, write_text
 from facerec.classify import Classifier
 from facerec.draw import GREEN, ORANGE, RED, contact_sheet
-from facerec.errors import DataError, InputError, UsageError
+from facerec.errors import DataError, InputError, SpaceError, UsageError
 from facerec.images import encode_image, find_images, natural_key, read_below, read_image
 from facerec.manifests import Manifest, read_manifest
 from facerec.metrics import distances, mcnemar, read_pairs, share_by_person, uneven, write_pairs
@@ -118,8 +118,8 @@ def load_photos(
     reasons = {failure.source: failure.reason for failure in embeddings.failures}
     names, people, rows, failed = [], [], [], []
     for path in photos:
-        record = records[input_of(path)]
-        if record.label:
+        record = records.get(input_of(path))
+        if record and record.label:  # else it is in no person's folder
             names.append(path.relative_to(data).as_posix())
             people.append(record.label)
             made = record.outputs[0]["path"] if record.outputs else ""
@@ -284,7 +284,13 @@ def open_set(photos: Photos, settings: dict[str, Any], photos_each: int, size: i
         [name, f"{p.fpir:.4f} ({_range(p.fpir_interval)})", f"{p.fnir:.4f} ({_range(p.fnir_interval)})"]
         for name, p in result.promises.items()
     ]
-    det = {k: (np.maximum(x, 1e-4), np.maximum(y, 1e-3)) for k, (x, y) in result.curves.items() if "svm" not in k}
+    # half an error stands for none at all, which a logarithmic axis cannot show
+    least = [0.5 * result.draws / searches for searches in (result.impostors, result.probes)]
+    det = {
+        k: tuple(np.maximum(rates, floor) for rates, floor in zip(curve, least, strict=True))
+        for k, curve in result.curves.items()
+        if "svm" not in k
+    }
     photos_text = f"{photos_each} photo{'s' if photos_each > 1 else ''} each"
     gate = result.gate
     return Report(
@@ -342,7 +348,11 @@ def classifier(path: Path, embeddings_path: Path, processed: Path) -> Report:
     from sklearn.metrics import classification_report
 
     trained, embeddings = Classifier.load(path), load_embeddings(embeddings_path)
-    trained.photos.require_space(embeddings.space, str(path))
+    if trained.photos.space != embeddings.space:
+        raise SpaceError(
+            f"{path} is of {trained.photos.space}, {embeddings_path} of {embeddings.space}",
+            "`facerec train` makes a classifier of these embeddings",
+        )
     test = embeddings[embeddings.splits == "test"]
     lost = [f for f in embeddings.failures if f.split == "test"]
     if len(test) + len(lost) == 0:

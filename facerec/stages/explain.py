@@ -33,8 +33,8 @@ def side_by_side(
     blank = np.full((160, 160, 3), 255, np.uint8)
     lost = 0
     tiles = []
-    for crop, vector, p in zip(found.crops, found.vectors, predictions, strict=True):
-        tiles.append((crop, p.name or "unknown", GREEN if p.name else ORANGE))
+    for number, (crop, vector, p) in enumerate(zip(found.crops, found.vectors, predictions, strict=True), start=1):
+        tiles.append((crop, f"{number}. {p.name or 'unknown'}", GREEN if p.name else ORANGE))
         for name, distance in p.nearest:
             mine = classifier.photos_of(name)
             # of a shared gallery others may have forgotten them just now

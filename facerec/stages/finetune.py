@@ -177,6 +177,8 @@ def finetune(
             "people": _digest(people.tolist()),
         }
         # where nothing was gained the vectors are the base model's, and so is its gate
+        if not history.best:
+            say(f"no epoch was better than {base} as it was: {name} is the same network")
         gate = _gate(trained[stop[apart]], owner[stop], base) if history.best else catalogue.gate(base)
         catalogue.add_tuned(name, base, graph, gate, about)
     remove(checkpoint)

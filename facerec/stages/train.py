@@ -221,6 +221,10 @@ def default_gate(
     if gate and not embeddings.gate and (len(embeddings.people) if people is None else people) <= FEW:
         gate = replace(gate, margin=0.0)
     if gate is None:
+        if threshold is None and model not in catalogue.CATALOGUE and model not in catalogue.tuned_names():
+            raise DataError(
+                f"the model {model} is not here any more", "`facerec embed` with one that is, or --threshold D"
+            )
         if threshold is None:
             raise DataError(
                 f"no default distance threshold has been measured for {model}@{weights[:8]}",
