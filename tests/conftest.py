@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -157,6 +158,11 @@ def vectors(people: dict[str, int], dim: int = 16, noise: float = 0.15, **fields
         **fields,
     }
     return Embeddings(x, np.array(labels, np.str_), np.array(texts, np.str_), digests=np.array(texts, np.str_), **given)
+
+
+def hang_up_ends() -> None:
+    """For `preexec_fn`: a test run under nohup inherits "ignore" for SIGHUP."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class Result(NamedTuple):

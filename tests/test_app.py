@@ -18,7 +18,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from conftest import vectors
+from conftest import hang_up_ends, vectors
 
 from facerec import weights
 from facerec.artifacts import load_embeddings, save_embeddings
@@ -52,7 +52,9 @@ class Server:
         self.folder = folder
         command = [sys.executable, "-m", "facerec", "app", "--no-browser", "--port", str(self.port), *words]
         self.log = (folder / "log.txt").open("w+")
-        self.process = subprocess.Popen(command, cwd=folder, stdout=self.log, stderr=self.log, env=os.environ)
+        self.process = subprocess.Popen(
+            command, cwd=folder, stdout=self.log, stderr=self.log, env=os.environ, preexec_fn=hang_up_ends
+        )
         deadline = time.monotonic() + 60
         while True:
             try:

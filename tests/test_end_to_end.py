@@ -13,7 +13,7 @@ import time
 import cv2
 import numpy as np
 import pytest
-from conftest import tree, video
+from conftest import hang_up_ends, tree, video
 
 from facerec.images import find_images, read_image
 from facerec.video import Video
@@ -194,7 +194,8 @@ def test_live_follows_and_names_faces_and_writes_the_video(project, clip, tmp_pa
 def test_a_recording_outlives_the_end_of_its_service_or_terminal(project, clip, tmp_path, name):
     words = ["live", clip, "--headless", "--realtime", "--output", tmp_path / "named.mp4", "--json"]
     command = [sys.executable, "-m", "facerec", *map(str, words)]
-    process = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=project, preexec_fn=hang_up_ends, **pipes)
     assert json.loads(process.stdout.readline())["event"] == "appeared"
     process.send_signal(getattr(signal, name))
     out, err = process.communicate(timeout=60)

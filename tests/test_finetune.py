@@ -321,7 +321,10 @@ def tune(run, layers, *words):
     result = run("finetune", "--name", f"test-{layers}", "--layers", layers, *words, "--json")
     assert result.code == 0, result.err
     report = json.loads(result.out.splitlines()[-1])
-    assert report["agreement"] >= 0.9999 and [c["what"] for c in report["comparisons"]] == ["yours", "general: train"]
+    assert report["agreement"] >= 0.9999 and [c["what"] for c in report["comparisons"]] == [
+        "yours",
+        "others: the sample photos",
+    ]
     return f"test-{layers}", report
 
 

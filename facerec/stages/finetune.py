@@ -225,6 +225,7 @@ def judge(
     after = load_embedder(model=name, crop=rows.space.crop, threads=threads)
     _, owner = np.unique(tests.labels, return_inverse=True)
     comparisons = [compare("yours", tests.vectors, after.embed(read_crops(processed, tests)), owner)]
+    other = "the sample photos" if general is None else general.name
     general = general or weights.samples() / "train"
     both = []
     for embedder in (load_embedder(model=base, crop=rows.space.crop, threads=threads), after):
@@ -232,7 +233,7 @@ def judge(
         both.append(load_photos(general, folder / name / "cache", engine, jobs=threads, progress=progress))
     found = ~both[0].missing
     _, owner = np.unique(both[0].people[found], return_inverse=True)
-    comparisons.append(compare(f"general: {general.name}", both[0].vectors[found], both[1].vectors[found], owner))
+    comparisons.append(compare(f"others: {other}", both[0].vectors[found], both[1].vectors[found], owner))
     report = _report(name, about, comparisons)
     report.write(folder / name)
     write_bytes(folder / name / "curves.png", report.pictures[0][1])
@@ -328,10 +329,12 @@ def _report(name: str, about: dict[str, Any], comparisons: list[Comparison]) -> 
         return "not enough data" if value is None else f"{value[0]:.4f} ({value[1][0]:.4f} – {value[1][1]:.4f})"
 
     base, history, settings = about["base"], about["history"], about["settings"]
+    best, epochs = history["best"], len(history["loss"])
+    chosen = f"epoch {best} of {epochs}" if best else f"the original, since none of {epochs} epochs was better"
     rows = [
         [
             c.what,
-            f"{c.photos} of {c.people}",
+            f"{c.photos} of {c.people} people",
             rate(c.before),
             rate(c.after),
             "" if c.gain is None else f"{c.gain[0]:+.4f} – {c.gain[1]:+.4f}",
@@ -339,24 +342,24 @@ def _report(name: str, about: dict[str, Any], comparisons: list[Comparison]) -> 
         ]
         for c in comparisons
     ]
-    epochs = list(range(len(history["tar"])))
+    steps = list(range(len(history["tar"])))
     lines: dict[str, plots.Curve] = {
-        "loss": (epochs[1:], history["loss"]),
-        "active triplets": (epochs[1:], history["active"]),
-        f"TAR at FAR {FAR:g}, people kept apart": (epochs, history["tar"]),
+        "loss": (steps[1:], history["loss"]),
+        "active triplets": (steps[1:], history["active"]),
+        f"TAR at FAR {FAR:g}, people kept apart": (steps, history["tar"]),
     }
     return Report(
         "report",
         f"Fine-tuned: {name}",
         [
             f"{base}, {about['layers']}: {settings['mining']} triplets, α {settings['margin']:g}; "
-            f"epoch {history['best']} of {len(history['loss'])}, {about['seconds']:.0f} s.",
+            f"{chosen}, {about['seconds']:.0f} s.",
             f"The exported model against the trained one: cosine {about['agreement']:.6f} or more.",
             "Judged on people whom training has not seen; intervals: 95 %, people drawn again with replacement.",
             f"The default stays {base}: `facerec embed --model {name}` takes the new one.",
         ],
         {"name": name, **about, "comparisons": [{**asdict(c), "verdict": c.verdict} for c in comparisons]},
         settings,
-        [("Before and after", ["people", "photos", f"TAR at FAR {FAR:g}: {base}", name, "gain", "verdict"], rows)],
+        [("Before and after", ["judged on", "photos", f"TAR at FAR {FAR:g}: {base}", name, "gain", "verdict"], rows)],
         [("Training", plots.curves(lines, name, "epoch", ""))],
     )
