@@ -179,7 +179,7 @@ def _train(
 def not_embedded(embeddings: Embeddings, processed: Path) -> tuple[int, int]:
     """How many crops in a folder the embeddings lack, and how many they have that are no more there.
 
-    None, where nothing of the folder was embedded: they are of another one.
+    Both 0 where nothing of the folder was embedded: they are of another one.
     """
     there = {str(o["path"]) for record in read_manifest(processed) for o in record.outputs}
     known, sources = {f.source for f in embeddings.failures}, {*embeddings.sources.tolist()}
